@@ -1,0 +1,67 @@
+// Package backup turns a snapshot of a data store into a verified backup in a store.
+//
+// A [Snapshotter] knows how to take a snapshot of one data store; the drivers are sub-packages, such as replica, and a
+// driver of your own proves itself with snapshottest.Run. A [Runner] takes a snapshot through the pipeline: every byte is
+// parsed and checked while it is compressed, hashed and stored, what was stored is read back, and only then is the
+// manifest written that makes it a backup. [Runner.Sweep] removes what killed runs left.
+package backup
+
+import (
+	"context"
+	"io"
+
+	"github.com/amberkv/amber/catalog"
+)
+
+// A Snapshotter opens a consistent snapshot of one data store. It never writes to the data store.
+type Snapshotter interface {
+	// Snapshot connects to the data store and gets it to the point where the snapshot's bytes can be read. It may be
+	// called again after the snapshot before was closed. The error says what to do. It returns within a second of
+	// ctx being cancelled; ctx governs only this call, not the snapshot.
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// A Snapshot is the contents of a data store at one moment, as one or more parts. The caller closes it.
+type Snapshot interface {
+	// Source describes the data store and the moment. It must not hold a secret. Dialect may be left empty: the
+	// stream tells it.
+	Source() catalog.Source
+
+	// Parts lists the parts; there is at least one.
+	Parts() []Part
+
+	// Open starts reading a part; each is opened once, and the caller closes the reader. Read returns io.EOF only if the source confirmed
+	// that the part is whole; whatever ends it early is another error. A reader that isn't read for a while may hold up
+	// the source but must not make memory grow. Cancelling ctx ends a Read that waits, within a second.
+	Open(ctx context.Context, p Part) (io.ReadCloser, error)
+
+	// Close releases everything and leaves the source without a trace of it. It may be called at any time, once or more.
+	Close() error
+}
+
+// A Part is one stream of a snapshot.
+type Part struct {
+	Name string // names the part within the snapshot, such as "part-0000.rdb"
+	Size int64  // in bytes; -1 if not known before the end
+}
+
+// A Stage is a step of a run, for Progress.
+type Stage string
+
+// The stages of a run, in order.
+const (
+	StageConnect  Stage = "connect"  // taking the lease, waiting for the source's first byte
+	StageTransfer Stage = "transfer" // reading, verifying and storing the snapshot
+	StageVerify   Stage = "verify"   // reading back what was stored
+	StagePublish  Stage = "publish"  // writing the manifest
+	StageDone     Stage = "done"
+)
+
+// Progress tells how far a run is.
+type Progress struct {
+	Stage  Stage
+	Bytes  int64 // of this stage, done: as the source sent them, or as stored while verifying
+	Total  int64 // of this stage; 0 if not known
+	Stored int64 // bytes given to the store
+	Keys   int64 // parsed so far
+}

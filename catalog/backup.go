@@ -1,0 +1,171 @@
+package catalog
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Format is the version of the manifest that this package writes. It reads this and all before it.
+const Format = 1
+
+// An ID names a backup. IDs sort by the time the backup began and read well: 20261123T221700.123Z-k7f3.
+type ID string
+
+// NewID returns an ID for a backup that begins at t. Its four random characters keep apart what begins in the same
+// millisecond; a catalog refuses the second of two equal ones.
+func NewID(t time.Time) ID {
+	const alphabet = "23456789abcdefghjkmnpqrstuvwxyz0" // 32 characters
+	var random [4]byte
+	rand.Read(random[:]) // never fails
+	for i, b := range random {
+		random[i] = alphabet[b%32]
+	}
+	return ID(t.UTC().Format("20060102T150405.000Z") + "-" + string(random[:]))
+}
+
+// Time returns when the backup began, by its ID, in UTC, and whether the ID is one that NewID makes.
+func (id ID) Time() (time.Time, bool) {
+	s := string(id)
+	if len(s) != len("20060102T150405.000Z-k7f3") || s[20] != '-' {
+		return time.Time{}, false
+	}
+	for _, c := range []byte(s[21:]) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return time.Time{}, false
+		}
+	}
+	t, err := time.Parse("20060102T150405.000Z", s[:20])
+	return t, err == nil
+}
+
+// A State says how far a backup is.
+type State string
+
+// The states of a backup. Only a ready one can be restored, and only a ready one is listed unless asked otherwise.
+const (
+	StateRunning     State = "running"     // a run is at work on it, or was when it died
+	StateReady       State = "ready"       // every part is committed, read back and verified
+	StateFailed      State = "failed"      // its run ended with an error, which Backup.Error tells
+	StateInterrupted State = "interrupted" // its run died or lost its lease; it can't be published any more
+	StateDeleting    State = "deleting"    // it was deleted, its objects are about to go
+)
+
+// A Kind says why a backup was made.
+type Kind string
+
+// The kinds of backup.
+const (
+	KindManual Kind = "manual" // somebody asked for it
+)
+
+// A Backup is the manifest of one backup. It never holds a secret.
+type Backup struct {
+	Format      int    `json:"format"` // the version of the manifest: Format
+	ID          ID     `json:"id"`
+	DataStore   string `json:"dataStore"`      // the host's ID of the data store
+	Name        string `json:"name,omitempty"` // what a person calls it
+	Description string `json:"description,omitempty"`
+	Kind        Kind   `json:"kind"`
+	State       State  `json:"state"`
+	Error       string `json:"error,omitempty"` // why it failed
+
+	CreatedAt time.Time `json:"createdAt"` // when the run began
+	ReadyAt   time.Time `json:"readyAt,omitzero"`
+	Timings   Timings   `json:"timings,omitzero"`
+	Token     int64     `json:"token,omitempty"` // the fencing token of the run's lease
+
+	Source Source `json:"source,omitzero"`
+	Parts  []Part `json:"parts,omitempty"`
+
+	Keys        int64    `json:"keys"`              // in all parts
+	Expires     int64    `json:"expires"`           // keys with an expiry
+	DBs         []DB     `json:"dbs,omitempty"`     // that hold keys, in ascending order
+	Functions   int64    `json:"functions"`         // function libraries
+	Modules     []Module `json:"modules,omitempty"` // with values or data of their own in the snapshot
+	RawBytes    int64    `json:"rawBytes"`          // of all parts, as the source sent them
+	StoredBytes int64    `json:"bytes"`             // of all parts, as the store keeps them
+
+	Verification Verification `json:"verification,omitzero"`
+}
+
+// Source says where a snapshot came from and when it was taken.
+type Source struct {
+	Engine            string `json:"engine,omitempty"`            // "redis", "valkey", "dragonfly"
+	Version           string `json:"version,omitempty"`           // of the server, such as "8.0.2"
+	Dialect           string `json:"dialect,omitempty"`           // of the stream, such as "redis:12" or "valkey:80"
+	Topology          string `json:"topology,omitempty"`          // "standalone", "replicated" or "cluster"
+	Address           string `json:"address,omitempty"`           // host:port that sent the snapshot
+	Role              string `json:"role,omitempty"`              // of that server: "primary" or "replica"
+	Method            string `json:"method,omitempty"`            // how it was taken: "replica"
+	ReplicationID     string `json:"replicationId,omitempty"`     // 40 hexadecimal digits
+	ReplicationOffset int64  `json:"replicationOffset,omitempty"` // of the snapshot's instant
+	UsedMemory        int64  `json:"usedMemory,omitempty"`        // of the server, in bytes
+}
+
+// Timings are the lengths of a run's stages, in nanoseconds.
+type Timings struct {
+	Wait     time.Duration `json:"wait"`     // from asking the source until its first byte
+	Transfer time.Duration `json:"transfer"` // from the first byte until every part was committed
+	ReadBack time.Duration `json:"readBack"` // reading every part again
+	Total    time.Duration `json:"total"`
+}
+
+// A Part is one stream of a snapshot, kept as one object.
+type Part struct {
+	Name        string `json:"name"`        // such as "part-0000.rdb.zst", unique in the backup
+	Key         string `json:"key"`         // of the object in the store
+	Dialect     string `json:"dialect"`     // such as "redis:12"
+	Compression string `json:"compression"` // "zstd" or "none"
+	Size        int64  `json:"size"`        // in bytes, as stored
+	SHA256      string `json:"sha256"`      // of the stored bytes, in hexadecimal
+	RawSize     int64  `json:"rawSize"`     // in bytes, as the source sent them
+	RawSHA256   string `json:"rawSha256"`   // of the bytes the source sent
+	Keys        int64  `json:"keys"`
+}
+
+// DB counts the keys of one database.
+type DB struct {
+	Index   int              `json:"index"`
+	Keys    int64            `json:"keys"`
+	Expires int64            `json:"expires"` // keys with an expiry
+	Types   map[string]int64 `json:"types"`   // keys by type: "string", "list", "set", "zset", "hash", "stream", …
+}
+
+// A Module is a server module whose values or data are in a snapshot.
+type Module struct {
+	Name    string `json:"name"`    // nine characters, as in the stream
+	Version int    `json:"version"` // its encoding version
+	Keys    int64  `json:"keys"`    // values of this module's type
+	Aux     int64  `json:"aux"`     // data of the module outside of keys
+}
+
+// Verification says how a backup was proved.
+type Verification struct {
+	Structure bool      `json:"structure"` // every part was parsed to its end
+	Checksum  string    `json:"checksum"`  // "crc64" if the stream's own was right, "absent" if the source wrote none
+	ReadBack  bool      `json:"readBack"`  // every part was read again from the store, and its hash was equal
+	At        time.Time `json:"at,omitzero"`
+}
+
+// MaxNameLen is the longest name of a data store or backup, in bytes.
+const MaxNameLen = 100
+
+// ValidName returns nil for a string that can name a data store or a backup: 1 to MaxNameLen letters, digits, "-", "_"
+// and ".", of which the first is a letter or digit.
+func ValidName(s string) error {
+	if s == "" {
+		return errors.New("it is empty")
+	}
+	if len(s) > MaxNameLen {
+		return fmt.Errorf("it has %d characters, the limit is %d", len(s), MaxNameLen)
+	}
+	for i, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && (i == 0 || c != '-' && c != '_' && c != '.') {
+			return fmt.Errorf("character %d, %q, is not allowed: letters, digits, \"-\", \"_\" and \".\" are, and it begins with a letter or digit", i+1, c)
+		}
+	}
+	return nil
+}

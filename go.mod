@@ -1,0 +1,3 @@
+module github.com/amberkv/amber
+
+go 1.26
