@@ -1,0 +1,234 @@
+package seal_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"testing/iotest"
+
+	"github.com/amberkv/amber/storage/seal"
+)
+
+// data is half compressible and half not.
+func data(n int) []byte {
+	random := rand.NewChaCha8([32]byte{1})
+	p := make([]byte, n)
+	random.Read(p[:n/2])
+	for i := n / 2; i < n; i++ {
+		p[i] = byte(i % 7)
+	}
+	return p
+}
+
+func sealed(t testing.TB, raw []byte, compression string) ([]byte, seal.Sum) {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := seal.NewWriter(&out, compression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := raw; len(p) > 0; { // in odd pieces
+		n := min(len(p), 1237)
+		if _, err := w.Write(p[:n]); err != nil {
+			t.Fatal(err)
+		}
+		p = p[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sum := w.Sum()
+	hash := sha256.Sum256(raw)
+	sum.RawSHA256 = hex.EncodeToString(hash[:])
+	if stored := sha256.Sum256(out.Bytes()); sum.SHA256 != hex.EncodeToString(stored[:]) {
+		t.Errorf("Sum says the stored bytes hash to %s, they hash to %x", sum.SHA256, stored)
+	}
+	if sum.Size != int64(out.Len()) || sum.RawSize != int64(len(raw)) || w.Stored() != sum.Size {
+		t.Errorf("Sum says %d stored bytes of %d raw, it is %d of %d", sum.Size, sum.RawSize, out.Len(), len(raw))
+	}
+	return out.Bytes(), sum
+}
+
+func unseal(src io.Reader, sum seal.Sum) ([]byte, error) {
+	r, err := seal.NewReader(src, sum)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+var compressions = []string{seal.None, seal.Zstd}
+
+func TestRoundTrip(t *testing.T) {
+	for _, compression := range compressions {
+		for _, n := range []int{0, 1, 100, 1 << 20, 5<<20 + 3} {
+			raw := data(n)
+			stored, sum := sealed(t, raw, compression)
+			if err := seal.Check(bytes.NewReader(stored), sum); err != nil {
+				t.Errorf("%s, %d bytes: Check: %v", compression, n, err)
+			}
+			for name, src := range map[string]io.Reader{
+				"whole": bytes.NewReader(stored), "halves": iotest.HalfReader(bytes.NewReader(stored)),
+				"error with data": iotest.DataErrReader(bytes.NewReader(stored)),
+			} {
+				got, err := unseal(src, sum)
+				if err != nil || !bytes.Equal(got, raw) {
+					t.Errorf("%s, %d bytes, %s: got %d bytes back, error %v", compression, n, name, len(got), err)
+				}
+			}
+		}
+	}
+}
+
+// Every single changed bit, every cut and every addition is refused, and none of it is taken for an error of the store.
+func TestChangedBytes(t *testing.T) {
+	for _, compression := range compressions {
+		stored, sum := sealed(t, data(600), compression)
+		refused := func(what string, at int, changed []byte) {
+			t.Helper()
+			if _, err := unseal(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, %s at %d: Reader returned %v", compression, what, at, err)
+			}
+			if err := seal.Check(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, %s at %d: Check returned %v", compression, what, at, err)
+			}
+		}
+		for bit := range len(stored) * 8 {
+			changed := bytes.Clone(stored)
+			changed[bit/8] ^= 1 << (bit % 8)
+			refused("bit changed", bit, changed)
+		}
+		for n := range stored {
+			refused("cut", n, stored[:n])
+		}
+		refused("byte added", len(stored), append(bytes.Clone(stored), 0))
+		refused("doubled", len(stored), append(bytes.Clone(stored), stored...))
+	}
+}
+
+func TestWrongSum(t *testing.T) {
+	stored, sum := sealed(t, data(6000), seal.Zstd)
+	for name, change := range map[string]func(*seal.Sum){
+		"stored size, smaller": func(s *seal.Sum) { s.Size-- },
+		"stored size, larger":  func(s *seal.Sum) { s.Size++ },
+		"stored hash":          func(s *seal.Sum) { s.SHA256 = s.RawSHA256 },
+		"raw size, smaller":    func(s *seal.Sum) { s.RawSize-- },
+		"raw size, larger":     func(s *seal.Sum) { s.RawSize++ },
+		"raw hash":             func(s *seal.Sum) { s.RawSHA256 = s.SHA256 },
+	} {
+		wrong := sum
+		change(&wrong)
+		if _, err := unseal(bytes.NewReader(stored), wrong); !errors.Is(err, seal.ErrMismatch) {
+			t.Errorf("%s: Reader returned %v", name, err)
+		}
+	}
+	if _, err := seal.NewReader(nil, seal.Sum{Compression: "lzma"}); err == nil {
+		t.Error("NewReader took an unknown compression")
+	}
+	if _, err := seal.NewWriter(nil, ""); err == nil {
+		t.Error("NewWriter took an unknown compression")
+	}
+}
+
+// An error of the store is passed on as what it is: the backup may be good.
+func TestStoreError(t *testing.T) {
+	broken := errors.New("the store broke")
+	for _, compression := range compressions {
+		stored, sum := sealed(t, data(60000), compression)
+		for _, n := range []int{0, 1, len(stored) / 2, len(stored) - 1, len(stored)} {
+			src := io.MultiReader(bytes.NewReader(stored[:n]), iotest.ErrReader(broken))
+			if _, err := unseal(src, sum); !errors.Is(err, broken) || errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, broken at %d: Reader returned %v", compression, n, err)
+			}
+			src = io.MultiReader(bytes.NewReader(stored[:n]), iotest.ErrReader(broken))
+			if err := seal.Check(src, sum); !errors.Is(err, broken) || errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, broken at %d: Check returned %v", compression, n, err)
+			}
+		}
+	}
+}
+
+func TestWriterError(t *testing.T) {
+	broken := errors.New("disk full")
+	for _, compression := range compressions {
+		w, err := seal.NewWriter(failing{broken}, compression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			if _, err = w.Write(data(1 << 20)); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, broken) {
+			t.Errorf("%s: Write returned %v", compression, err)
+		}
+		if err := w.Close(); !errors.Is(err, broken) {
+			t.Errorf("%s: Close returned %v", compression, err)
+		}
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+// A few stored bytes that claim to be gigabytes are given up at the size that is expected, in a few MiB of memory.
+func TestBomb(t *testing.T) {
+	var out bytes.Buffer
+	w, err := seal.NewWriter(&out, seal.Zstd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros := make([]byte, 1<<20)
+	for range 1 << 10 {
+		w.Write(zeros)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sum := w.Sum()
+	sum.RawSize = 1000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	n, err := io.Copy(io.Discard, must(seal.NewReader(&out, sum)))
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, seal.ErrMismatch) {
+		t.Errorf("1 GiB that should have been 1000 bytes gave %v", err)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; n > 8<<20 || used > 32<<20 {
+		t.Errorf("it was given up after %d bytes and %d of memory", n, used)
+	}
+}
+
+func must(r *seal.Reader, err error) *seal.Reader {
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+func BenchmarkWriter(b *testing.B) {
+	raw := data(64 << 20)
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		w, _ := seal.NewWriter(io.Discard, seal.Zstd)
+		w.Write(raw)
+		w.Close()
+	}
+}
+
+func BenchmarkReader(b *testing.B) {
+	raw := data(64 << 20)
+	stored, sum := sealed(b, raw, seal.Zstd)
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum)))
+	}
+}
