@@ -1,0 +1,555 @@
+package rdb
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+)
+
+// A Kind says what an entry is.
+type Kind uint8
+
+// The kinds of entries. A database that a stream selects is no entry of its own: see Entry.DB.
+const (
+	KindKey          Kind = iota + 1 // a key and its value
+	KindAux                          // a fact about the stream or the server: Entry.Key and Entry.Value
+	KindFunction                     // a library of functions
+	KindModuleAux                    // data of a module outside of keys: Entry.Module
+	KindResizeDB                     // how many keys the database has: Entry.Keys and Entry.Expires
+	KindSlotInfo                     // how many keys a cluster slot has: Entry.Slot, Entry.Keys and Entry.Expires
+	KindSlotImport                   // cluster slots on their way to the server (Valkey 9); Entry.Key names the job
+	KindHashTemplate                 // field names that several hashes share (Redis 8.10)
+)
+
+// String returns a short name, such as "key" or "module-aux".
+func (k Kind) String() string {
+	names := [...]string{"none", "key", "aux", "function", "module-aux", "resizedb", "slot-info", "slot-import", "hash-template"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return "unknown"
+}
+
+// An Entry is one thing in a stream: most often a key. It and its slices are borrowed: they hold until the next call of
+// Reader.Next, whatever happens to the value meanwhile.
+type Entry struct {
+	Kind     Kind
+	Type     Type   // of a key's value
+	Encoding uint8  // the type byte or opcode as in the stream
+	DB       int    // the database selected at this point
+	Offset   int64  // of the type byte or opcode, in bytes from the start of the stream
+	Key      []byte // the name of a key, an aux fact or a slot import
+	Value    []byte // of an aux fact
+
+	HasExpiry bool
+	ExpireAt  int64 // in Unix milliseconds, if HasExpiry; it may have passed
+	Idle      int64 // seconds since the key was last accessed, -1 if the stream doesn't tell
+	Freq      int   // logarithmic access frequency of the key, 0 to 255, -1 if the stream doesn't tell
+
+	Module   ModuleID // of a value of TypeModule and of module aux
+	Meta     []byte   // what modules attached to the key (Redis 8.6), as it stands before the type byte in a DUMP payload
+	Flags    uint32   // Dragonfly's: bit 0 means sticky, bit 1 that Memcache is set
+	Memcache uint32   // flags that a memcached client set (Dragonfly)
+
+	// Hints of the server that wrote the stream. They may be wrong.
+	Slot, Keys, Expires uint64
+}
+
+// ReaderOptions are the rare choices of NewReader. The zero value means the defaults.
+type ReaderOptions struct {
+	// MaxKey is the longest key name, and the longest name or value of an aux fact, that the reader accepts, in bytes.
+	// Such strings are held in memory; values are not. A longer one ends the reader with a *TooLargeError.
+	// 0 means 512 MiB, which is what Redis allows.
+	MaxKey int64
+}
+
+const defaultMaxKey = 512 << 20
+
+// A Reader reads a stream entry by entry, in memory that doesn't depend on the data. It is used by one goroutine.
+type Reader struct {
+	buffer
+	maxKey int64
+
+	err       error // what every later Next returns
+	started   bool
+	dialect   Dialect
+	encodings *[256]encoding
+
+	entry Entry
+	frame frame // of the value that follows the entry; frameNone if there is none, or it was read
+	since uint8 // as in encoding, of that value
+	keyed bool  // what is read belongs to entry.Key
+
+	attrs     attributes
+	db        int
+	templates map[uint64]uint64 // number of fields by id
+
+	counts counts
+
+	key, value, packed, meta []byte   // for strings that can't be lent from the buffer
+	small                    [16]byte // for what goes to a tee besides the stream's own bytes
+}
+
+// attributes go before the key that they belong to.
+type attributes struct {
+	set       bool // any of them
+	hasExpiry bool
+	expireAt  int64
+	idle      int64
+	freq      int
+	meta      bool
+	flags     uint32
+	memcache  uint32
+}
+
+var noAttributes = attributes{idle: -1, freq: -1}
+
+// NewReader returns a Reader of the stream that src begins with. It doesn't read yet. A nil opts means the defaults.
+//
+// The reader reads ahead, but never waits for more bytes than the entry needs that it was asked for: the
+// last byte that it insists on is the last of the stream.
+func NewReader(src io.Reader, opts *ReaderOptions) *Reader {
+	r := &Reader{buffer: buffer{src: src, buf: make([]byte, bufferSize)}, maxKey: defaultMaxKey, attrs: noAttributes}
+	if opts != nil && opts.MaxKey > 0 {
+		r.maxKey = opts.MaxKey
+	}
+	return r
+}
+
+// Dialect returns the dialect of the stream; the zero Dialect before the first Next. It says Dragonfly as soon as
+// something was read that only Dragonfly writes: its header is that of Redis.
+func (r *Reader) Dialect() Dialect { return r.dialect }
+
+// Offset returns how many bytes of the stream are consumed. After Next returned io.EOF it is the length of the stream,
+// whatever follows in the source.
+func (r *Reader) Offset() int64 { return r.offset() }
+
+// Buffered returns what was read from the source behind Offset. It holds until the next call of a method.
+func (r *Reader) Buffered() []byte { return r.buf[r.pos:r.end] }
+
+// Next skips what is left of the entry before and returns the next one.
+//
+// The error is io.EOF only behind the end of a stream whose checksum is right, or which explicitly has none: see
+// Stats.Checksum. Any other means that the stream can't be read on, and is returned by every later call:
+//
+//   - *CorruptError, also for a stream that ends too early
+//   - *UnsupportedError or *VersionError for what this package doesn't know
+//   - *TooLargeError for a key name longer than ReaderOptions allow
+//   - an error that wraps one of the source
+func (r *Reader) Next() (*Entry, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.frame != frameNone {
+		f := r.frame
+		r.frame = frameNone
+		if !r.skipValue(f) {
+			return nil, r.err
+		}
+	}
+	r.pinned, r.keyed = false, false
+	if !r.started && !r.start() {
+		return nil, r.err
+	}
+	for {
+		if r.pos == r.end && !r.fill(1) {
+			r.starved()
+			return nil, r.err
+		}
+		code := r.buf[r.pos]
+		if e := &r.encodings[code]; e.frame != frameNone {
+			if !r.nextKey(code, e) {
+				return nil, r.err
+			}
+			return &r.entry, nil
+		}
+		isEntry, ok := r.opcode(code)
+		if !ok {
+			return nil, r.err
+		}
+		if isEntry {
+			return &r.entry, nil
+		}
+	}
+}
+
+// Entries returns the entries from here on, each borrowed until the next. An error ends the sequence; the end of the
+// stream is none. Breaking off leaves the reader where it is.
+func (r *Reader) Entries() iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		for {
+			e, err := r.Next()
+			if err == io.EOF {
+				return
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// start reads the magic.
+func (r *Reader) start() bool {
+	if !r.need(magicLen) {
+		if at := string(r.buf[r.pos:r.end]); r.srcErr != io.EOF || at == "" || hasMagic(at) {
+			return r.starved()
+		}
+		return r.corrupt("it doesn't begin with REDIS or VALKEY and a version: this is no RDB")
+	}
+	magic := string(r.buf[r.pos : r.pos+magicLen])
+	if magic[:4] == "VCS\x01" {
+		return r.unsupported("an envelope of Valkey 9.2 with LZ4 inside; save with rdbcompression lzf or no")
+	}
+	d, ok := dialectOf(magic)
+	if !ok {
+		return r.corrupt("it doesn't begin with REDIS or VALKEY and a version: this is no RDB")
+	}
+	if !d.known() {
+		r.err = &VersionError{d}
+		return false
+	}
+	r.pos += magicLen
+	r.dialect, r.started = d, true
+	switch {
+	case d.Family == Valkey:
+		r.encodings = valkeyEncodings
+	case d.Version <= maxDragonfly:
+		r.encodings = redisOldEncodings
+	default:
+		r.encodings = redisEncodings
+	}
+	return true
+}
+
+func hasMagic(begin string) bool {
+	n := min(len(begin), 5)
+	return begin[:n] == "REDIS"[:n] || begin[:n] == "VALKEY"[:n]
+}
+
+// nextKey reads a type byte and the key name behind it. The value is left to read.
+func (r *Reader) nextKey(code uint8, enc *encoding) bool {
+	e := &r.entry
+	e.Kind, e.Type, e.Encoding, e.DB, e.Offset = KindKey, enc.typ, code, r.db, r.offset()
+	e.Value, e.Module = nil, 0
+
+	p := r.pos + 1
+	if p < r.end && r.buf[p] < 0x40 && p+1+int(r.buf[p]) <= r.end {
+		n := p + 1 + int(r.buf[p])
+		e.Key = r.buf[p+1 : n : n]
+		r.pos = n
+		r.pinned = true
+	} else {
+		r.pos++
+		var ok bool
+		if e.Key, ok = r.readString(&r.key, "key name"); !ok {
+			return false
+		}
+		r.pinned = true
+	}
+	r.keyed = true
+	r.frame, r.since = enc.frame, enc.since
+
+	if r.attrs.set {
+		r.giveAttributes(e)
+	} else {
+		e.HasExpiry, e.ExpireAt, e.Idle, e.Freq = false, 0, -1, -1
+		e.Meta, e.Flags, e.Memcache = nil, 0, 0
+	}
+	if enc.frame == frameModule {
+		id, ok := r.peekLength()
+		if !ok {
+			return false
+		}
+		e.Module = ModuleID(id)
+		if !r.countModule(e.Module, 1, 0) {
+			return false
+		}
+	}
+	if code >= 30 && code <= 37 && r.encodings == redisOldEncodings {
+		r.dialect.Family = Dragonfly
+	}
+	if r.counts.db == nil && !r.countDB() {
+		return false
+	}
+	r.counts.db.types[enc.typ]++
+	if e.HasExpiry {
+		r.counts.db.expires++
+	}
+	return true
+}
+
+func (r *Reader) giveAttributes(e *Entry) {
+	a := &r.attrs
+	e.HasExpiry, e.ExpireAt, e.Idle, e.Freq = a.hasExpiry, a.expireAt, a.idle, a.freq
+	e.Flags, e.Memcache, e.Meta = a.flags, a.memcache, nil
+	if a.meta {
+		e.Meta = r.meta
+		r.since = max(r.since, 13)
+	}
+	*a = noAttributes
+}
+
+// begin makes entry one of an opcode.
+func (r *Reader) begin(kind Kind, code uint8) {
+	r.entry = Entry{Kind: kind, Encoding: code, DB: r.db, Offset: r.offset() - 1, Idle: -1, Freq: -1}
+}
+
+// opcode reads an opcode and what belongs to it, and tells whether that is an entry.
+func (r *Reader) opcode(code uint8) (isEntry, ok bool) {
+	at := r.pos
+	r.pos++
+	switch code {
+	case opExpireMillis:
+		if !r.need(8) {
+			return false, r.starved()
+		}
+		r.attrs.set, r.attrs.hasExpiry = true, true
+		r.attrs.expireAt = int64(binary.LittleEndian.Uint64(r.buf[r.pos:]))
+		r.pos += 8
+		return false, true
+	case opExpireSeconds:
+		if !r.need(4) {
+			return false, r.starved()
+		}
+		// Redis 2.4 wrote times past 2038 modulo 2^32, and no expiry lies before 1970: the field is unsigned to us,
+		// though servers take it for signed and drop such keys.
+		r.attrs.set, r.attrs.hasExpiry = true, true
+		r.attrs.expireAt = int64(binary.LittleEndian.Uint32(r.buf[r.pos:])) * 1000
+		r.pos += 4
+		return false, true
+	case opSelectDB:
+		db, ok := r.length()
+		if !ok {
+			return false, false
+		}
+		if db > math.MaxInt32 {
+			return false, r.corrupt(fmt.Sprintf("it selects database %d", db))
+		}
+		if int(db) != r.db {
+			r.db, r.counts.db = int(db), nil
+		}
+		return false, true
+	case opIdle:
+		idle, ok := r.length()
+		if !ok {
+			return false, false
+		}
+		if idle > math.MaxInt64 {
+			return false, r.corrupt(fmt.Sprintf("a key was idle for %d seconds", idle))
+		}
+		r.attrs.set, r.attrs.idle = true, int64(idle)
+		return false, true
+	case opFreq:
+		if !r.need(1) {
+			return false, r.starved()
+		}
+		r.attrs.set, r.attrs.freq = true, int(r.buf[r.pos])
+		r.pos++
+		return false, true
+	case opAux:
+		return true, r.nextAux()
+	case opFunction:
+		r.begin(KindFunction, code)
+		r.frame, r.since = frameString, 10
+		r.counts.functions++
+		return true, true
+	case opResizeDB:
+		r.begin(KindResizeDB, code)
+		return true, r.lengths(&r.entry.Keys, &r.entry.Expires)
+	case opSlotInfo:
+		r.begin(KindSlotInfo, code)
+		return true, r.lengths(&r.entry.Slot, &r.entry.Keys, &r.entry.Expires)
+	case opModuleAux:
+		return true, r.nextModuleAux()
+	case opKeyMeta: // == opSlotImport
+		if r.dialect.Family == Valkey {
+			r.begin(KindSlotImport, code)
+			if r.entry.Key, ok = r.readString(&r.key, "name of a slot import"); !ok {
+				return false, false
+			}
+			r.pinned = true
+			r.frame = frameSlotRanges
+			return true, true
+		}
+		return false, r.readMeta()
+	case opHashTemplate:
+		if r.dialect.Family == Valkey {
+			break
+		}
+		r.begin(KindHashTemplate, code)
+		return true, r.readTemplate()
+	case opDragonflyMask:
+		if r.encodings != redisOldEncodings {
+			break
+		}
+		r.dialect.Family = Dragonfly
+		return false, r.readDragonflyMask()
+	case opEOF:
+		return false, r.finish()
+	}
+	r.pos = at
+	return false, r.unknown(code)
+}
+
+// unknown says what is known about a byte that is neither a type nor an opcode of this dialect.
+func (r *Reader) unknown(code uint8) bool {
+	switch {
+	case code == opFunctionPreGA:
+		return r.unsupported("a function as release candidates of Redis 7.0 wrote them; no released server loads it")
+	case code == 6:
+		return r.unsupported("a module value as release candidates of Redis 4.0 wrote them; no released server loads it")
+	case code >= firstDragonflyOp && code <= lastDragonflyOp && r.encodings == redisOldEncodings:
+		r.dialect.Family = Dragonfly
+		return r.unsupported(fmt.Sprintf("opcode %d of Dragonfly's own snapshot format; save with SAVE RDB", code))
+	}
+	return r.unsupported(fmt.Sprintf("unknown type or opcode %d in a stream of dialect %v", code, r.dialect))
+}
+
+func (r *Reader) nextAux() (ok bool) {
+	r.begin(KindAux, opAux)
+	if r.entry.Key, ok = r.readString(&r.key, "name of an aux fact"); !ok {
+		return false
+	}
+	r.pinned = true
+	if r.entry.Value, ok = r.readString(&r.value, "value of an aux fact"); !ok {
+		return false
+	}
+	r.pinned = true
+	if string(r.entry.Key) == "df-ver" && r.encodings == redisOldEncodings {
+		r.dialect.Family = Dragonfly
+	}
+	return true
+}
+
+func (r *Reader) nextModuleAux() bool {
+	r.begin(KindModuleAux, opModuleAux)
+	var id, op, when uint64
+	if !r.lengths(&id, &op, &when) {
+		return false
+	}
+	if op != moduleUint {
+		return r.corrupt(fmt.Sprintf("module aux data begin with item %d instead of %d", op, moduleUint))
+	}
+	r.entry.Module = ModuleID(id)
+	r.frame = frameModuleItems
+	return r.countModule(r.entry.Module, 0, 1)
+}
+
+// readMeta keeps what modules attached to the next key, for its DUMP payload.
+func (r *Reader) readMeta() bool {
+	r.pos-- // the opcode belongs to it
+	r.tee = sink{dst: r.meta[:0], limit: int(min(r.maxKey, math.MaxInt))}
+	r.startTee()
+	r.pos++
+	n, ok := r.length()
+	for i := uint64(0); ok && i < n; i++ {
+		ok = r.skip(4) && r.skipModuleItems()
+	}
+	size := r.stopTee()
+	r.meta, r.tee = r.tee.dst, sink{}
+	if !ok {
+		return false
+	}
+	if size > r.maxKey {
+		return r.tooLarge("metadata of a key", uint64(size))
+	}
+	// Without a class it says nothing, and a payload without it suits older servers too.
+	r.attrs.set, r.attrs.meta = true, n > 0
+	return true
+}
+
+func (r *Reader) readDragonflyMask() bool {
+	if !r.need(4) {
+		return r.starved()
+	}
+	r.attrs.set, r.attrs.flags = true, binary.LittleEndian.Uint32(r.buf[r.pos:])
+	r.pos += 4
+	if r.attrs.flags&2 == 0 {
+		return true
+	}
+	if !r.need(4) {
+		return r.starved()
+	}
+	r.attrs.memcache = binary.LittleEndian.Uint32(r.buf[r.pos:])
+	r.pos += 4
+	return true
+}
+
+// finish reads what follows the EOF opcode. It returns false in any case, with err set to io.EOF if all is right.
+func (r *Reader) finish() bool {
+	r.settle()
+	sum := r.sum
+	if r.dialect.Version < 5 {
+		// Nothing but its end proves such a stream. If more follows, its version is not what it says: one flipped bit
+		// would else turn off the checksum.
+		if r.need(1) {
+			return r.corrupt(fmt.Sprintf("data follow the end of a stream of version %d, which has no checksum", r.dialect.Version))
+		}
+		if r.srcErr != io.EOF {
+			return r.starved()
+		}
+		r.counts.checksum = ChecksumAbsent
+		r.err = io.EOF
+		return false
+	}
+	if !r.need(8) {
+		return r.starved()
+	}
+	stored := binary.LittleEndian.Uint64(r.buf[r.pos:])
+	switch stored {
+	case 0:
+		r.counts.checksum = ChecksumAbsent
+	case sum:
+		r.counts.checksum = ChecksumCRC64
+	default:
+		return r.corrupt(fmt.Sprintf("the checksum of what was read is %016x, the stream says %016x: something in it was changed", sum, stored))
+	}
+	r.pos += 8
+	r.err = io.EOF
+	return false
+}
+
+// The functions below set err and return false, so that they end what is being read.
+
+func (r *Reader) context() (key string, db int) {
+	if !r.keyed {
+		return "", 0
+	}
+	return string(r.entry.Key), r.entry.DB
+}
+
+func (r *Reader) corrupt(why string) bool {
+	key, db := r.context()
+	r.err = &CorruptError{Offset: r.offset(), Key: key, DB: db, Why: why}
+	return false
+}
+
+func (r *Reader) unsupported(what string) bool {
+	key, db := r.context()
+	r.err = &UnsupportedError{Offset: r.offset(), Key: key, DB: db, What: what}
+	return false
+}
+
+func (r *Reader) tooLarge(what string, size uint64) bool {
+	key, db := r.context()
+	r.err = &TooLargeError{Offset: r.offset(), Key: key, DB: db, What: what, Size: size, Limit: r.maxKey}
+	return false
+}
+
+// starved says why there are no more bytes.
+func (r *Reader) starved() bool {
+	key, db := r.context()
+	switch {
+	case r.tee.err != nil:
+		r.err = fmt.Errorf("rdb: writing a value%s: %w", ofKey(key, db), r.tee.err)
+	case r.srcErr == io.EOF:
+		r.err = &CorruptError{Offset: r.base + int64(r.end), Key: key, DB: db, Err: io.ErrUnexpectedEOF,
+			Why: "the stream ends here, before its end: it was cut, or a length in it is wrong"}
+	default:
+		r.err = fmt.Errorf("rdb: reading at byte %d: %w", r.base+int64(r.end), r.srcErr)
+	}
+	return false
+}
