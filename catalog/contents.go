@@ -1,0 +1,185 @@
+package catalog
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"github.com/amberkv/amber/rdb"
+)
+
+// ErrBadSnapshot is wrapped by Inspect's error when the bytes are not a whole and sound snapshot.
+var ErrBadSnapshot = errors.New("snapshot is not sound")
+
+// Contents is what was found in a part or a whole snapshot.
+type Contents struct {
+	Dialect   string
+	Checksum  string // "crc64" or "absent"
+	Keys      int64
+	Expires   int64 // keys with an expiry
+	Functions int64 // function libraries
+	DBs       []DB  // that hold keys, in ascending order
+	Modules   []Module
+}
+
+// Inspect parses an RDB stream to its end, holds it against its checksum and says what is in it. Whatever the bytes,
+// it uses a fixed amount of memory. keys, unless nil, is kept at the number of keys so far.
+//
+// The error wraps ErrBadSnapshot, and what package rdb found with its offset, if the stream is not sound or goes on after its
+// end; an error of r itself is passed on without it.
+func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
+	src := &tracked{r: r}
+	in := rdb.NewReader(src, nil)
+	var n int64
+	for {
+		entry, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			if src.err != nil {
+				return Contents{}, src.err
+			}
+			return Contents{}, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
+		}
+		if entry.Kind == rdb.KindKey {
+			if n++; n&1023 == 0 && keys != nil {
+				keys.Add(1024)
+			}
+		}
+	}
+	if keys != nil {
+		keys.Add(n & 1023)
+	}
+	stats := in.Stats()
+	if err := src.end(stats.Bytes); err != nil {
+		return Contents{}, err
+	}
+	return contents(in.Dialect(), stats), nil
+}
+
+// tracked knows how much was read of a stream and how it ended.
+type tracked struct {
+	r   io.Reader
+	n   int64
+	err error // other than io.EOF
+}
+
+func (t *tracked) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.n += int64(n)
+	if err != nil && err != io.EOF {
+		t.err = err
+	}
+	return n, err
+}
+
+// end reads on to the end of the stream, which holds a snapshot of size bytes, and refuses any byte more. It matters that the
+// stream is read to its io.EOF: that is what confirms that its source sent all it had.
+func (t *tracked) end(size int64) error {
+	if _, err := io.Copy(io.Discard, t); err != nil {
+		return err
+	}
+	if t.n > size {
+		return fmt.Errorf("%w: %d bytes follow its end at byte %d", ErrBadSnapshot, t.n-size, size)
+	}
+	return nil
+}
+
+func contents(dialect rdb.Dialect, s rdb.Stats) Contents {
+	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, Functions: s.Functions}
+	for _, db := range s.DBs {
+		d := DB{Index: db.DB, Keys: db.Keys, Expires: db.Expires, Types: map[string]int64{}}
+		for t, n := range db.Types {
+			d.Types[t.String()] += n
+		}
+		c.DBs = append(c.DBs, d)
+	}
+	for _, m := range s.Modules {
+		c.Modules = append(c.Modules, Module{Name: m.ID.Name(), Version: m.ID.Version(), Keys: m.Keys, Aux: m.Aux})
+	}
+	c.sort()
+	return c
+}
+
+func (c *Contents) sort() {
+	slices.SortFunc(c.DBs, func(a, b DB) int { return a.Index - b.Index })
+	slices.SortFunc(c.Modules, func(a, b Module) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+}
+
+// Add adds what another part holds.
+func (c *Contents) Add(o Contents) {
+	if c.Dialect == "" {
+		c.Dialect = o.Dialect
+	}
+	// One part without a checksum is a snapshot without: the manifest never claims more than was checked.
+	if c.Checksum == "" || o.Checksum == "absent" {
+		c.Checksum = o.Checksum
+	}
+	c.Keys += o.Keys
+	c.Expires += o.Expires
+	c.Functions += o.Functions
+	for _, d := range o.DBs {
+		i := slices.IndexFunc(c.DBs, func(e DB) bool { return e.Index == d.Index })
+		if i < 0 {
+			d.Types = maps.Clone(d.Types)
+			c.DBs = append(c.DBs, d)
+			continue
+		}
+		c.DBs[i].Keys += d.Keys
+		c.DBs[i].Expires += d.Expires
+		for t, n := range d.Types {
+			c.DBs[i].Types[t] += n
+		}
+	}
+	for _, m := range o.Modules {
+		i := slices.IndexFunc(c.Modules, func(e Module) bool { return e.Name == m.Name && e.Version == m.Version })
+		if i < 0 {
+			c.Modules = append(c.Modules, m)
+			continue
+		}
+		c.Modules[i].Keys += m.Keys
+		c.Modules[i].Aux += m.Aux
+	}
+	c.sort()
+}
+
+// Record writes what was found into a manifest.
+func (c Contents) Record(b *Backup) {
+	b.Keys, b.Expires, b.Functions, b.DBs, b.Modules = c.Keys, c.Expires, c.Functions, c.DBs, c.Modules
+	b.Verification.Checksum = c.Checksum
+	if b.Source.Dialect == "" {
+		b.Source.Dialect = c.Dialect
+	}
+}
+
+// Differs compares what was found with what a manifest says, and tells the first difference, or "" if there is none.
+func (c Contents) Differs(b *Backup) string {
+	differs := func(what string, found, said int64) string {
+		return fmt.Sprintf("%d %s were found, the manifest says %d", found, what, said)
+	}
+	switch {
+	case c.Keys != b.Keys:
+		return differs("keys", c.Keys, b.Keys)
+	case c.Expires != b.Expires:
+		return differs("keys with an expiry", c.Expires, b.Expires)
+	case c.Functions != b.Functions:
+		return differs("function libraries", c.Functions, b.Functions)
+	case len(c.DBs) != len(b.DBs):
+		return differs("databases with keys", int64(len(c.DBs)), int64(len(b.DBs)))
+	case !slices.Equal(c.Modules, b.Modules):
+		return fmt.Sprintf("data of the modules %v was found, the manifest says %v", c.Modules, b.Modules)
+	}
+	for i, d := range c.DBs {
+		if e := b.DBs[i]; d.Index != e.Index || d.Keys != e.Keys || d.Expires != e.Expires || !maps.Equal(d.Types, e.Types) {
+			return fmt.Sprintf("database %d was found to hold %d keys %v, the manifest says %d: %d %v", d.Index, d.Keys, d.Types, e.Index, e.Keys, e.Types)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,193 @@
+package catalog
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/amberkv/amber/storage"
+)
+
+// MaxManifestLen is the largest manifest that is written or read, in bytes.
+const MaxManifestLen = 8 << 20
+
+// A manifest ends in its seal, which is sealHead, 64 digits and sealTail to the byte.
+const (
+	sealHead = ",\n  \"sha256\": \""
+	sealTail = "\"\n}\n"
+	sealLen  = len(sealHead) + 2*sha256.Size + len(sealTail)
+)
+
+// Prefix returns what the keys of all the backup's objects begin with: "<data store>/<id>/".
+func (b *Backup) Prefix() string { return b.DataStore + "/" + string(b.ID) + "/" }
+
+// Encode returns the manifest of b: indented JSON, to be read by people too, whose last field "sha256" is the hash of
+// every byte before it, in 64 hexadecimal digits. A manifest of which a bit was changed or the end was cut does not pass
+// Decode; who can write manifests can also seal them, so the hash is no signature. Format is always the current one.
+// The error says what is wrong with b.
+func Encode(b *Backup) ([]byte, error) {
+	manifest := *b
+	manifest.Format = Format
+	if err := manifest.validate(); err != nil {
+		return nil, fmt.Errorf("manifest of backup %q: %w", b.ID, err)
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(&manifest); err != nil {
+		return nil, fmt.Errorf("manifest of backup %s: %w", b.ID, err)
+	}
+	buf.Truncate(buf.Len() - len("\n}\n"))
+	sum := sha256.Sum256(buf.Bytes())
+	buf.WriteString(sealHead + hex.EncodeToString(sum[:]) + sealTail)
+	if buf.Len() > MaxManifestLen {
+		return nil, fmt.Errorf("manifest of backup %s: it has %d bytes, the limit is %d", b.ID, buf.Len(), MaxManifestLen)
+	}
+	return buf.Bytes(), nil
+}
+
+// Decode reads a manifest that Encode wrote. The error wraps ErrCorrupt and says why the manifest can't be trusted: it was cut or
+// changed, holds what no manifest may hold, such as the key of a part outside of the backup's own prefix, or was
+// written by a newer Amber.
+func Decode(data []byte) (*Backup, error) {
+	b, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return b, nil
+}
+
+func decode(data []byte) (*Backup, error) {
+	if len(data) > MaxManifestLen {
+		return nil, fmt.Errorf("it has %d bytes, the limit is %d", len(data), MaxManifestLen)
+	}
+	if len(data) < sealLen {
+		return nil, fmt.Errorf("it has only %d bytes and was cut", len(data))
+	}
+	body, seal := data[:len(data)-sealLen], string(data[len(data)-sealLen:])
+	sum := sha256.Sum256(body)
+	if seal != sealHead+hex.EncodeToString(sum[:])+sealTail {
+		return nil, errors.New("it doesn't match its SHA-256: it was cut or changed")
+	}
+	body = append(bytes.Clone(body), "\n}\n"...)
+
+	// What a newer version wrote may not even fit the types of this one.
+	var version struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(body, &version); err != nil {
+		return nil, err
+	}
+	if version.Format > Format {
+		return nil, fmt.Errorf("it was written by a newer Amber, in format %d; this one reads formats up to %d", version.Format, Format)
+	}
+	b := new(Backup)
+	dec := json.NewDecoder(bytes.NewReader(body))
+	// A field that this version would drop could be one that matters, and would be lost with the next change.
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(b); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("there is something after its end")
+	}
+	return b, b.validate()
+}
+
+// validate says what is wrong with b, as far as a manifest can tell by itself.
+func (b *Backup) validate() error {
+	if b.Format < 1 {
+		return fmt.Errorf("format %d does not exist", b.Format)
+	}
+	if _, ok := b.ID.Time(); !ok {
+		return fmt.Errorf("the ID %.40q is not one that NewID makes", b.ID)
+	}
+	if err := ValidName(b.DataStore); err != nil {
+		return fmt.Errorf("data store %.40q: %w", b.DataStore, err)
+	}
+	if err := ValidName(string(b.Kind)); err != nil {
+		return fmt.Errorf("kind %.40q: %w", b.Kind, err)
+	}
+	if b.Name != "" {
+		if err := ValidName(b.Name); err != nil {
+			return fmt.Errorf("name %.40q: %w", b.Name, err)
+		}
+	}
+	switch b.State {
+	case StateRunning, StateReady, StateFailed, StateInterrupted, StateDeleting:
+	default:
+		return fmt.Errorf("the state %.40q does not exist", b.State)
+	}
+	if b.State == StateReady && len(b.Parts) == 0 {
+		return errors.New("it is ready but has no parts")
+	}
+	for name, n := range map[string]int64{
+		"keys": b.Keys, "expires": b.Expires, "functions": b.Functions, "rawBytes": b.RawBytes, "bytes": b.StoredBytes,
+		"token": b.Token, "usedMemory": b.Source.UsedMemory,
+	} {
+		if n < 0 {
+			return fmt.Errorf("%s is negative: %d", name, n)
+		}
+	}
+	for _, db := range b.DBs {
+		if db.Index < 0 || db.Keys < 0 || db.Expires < 0 {
+			return fmt.Errorf("database %d: a number is negative", db.Index)
+		}
+		for name, n := range db.Types {
+			if n < 0 {
+				return fmt.Errorf("database %d: the number of %.40q is negative", db.Index, name)
+			}
+		}
+	}
+	for _, m := range b.Modules {
+		if m.Version < 0 || m.Keys < 0 || m.Aux < 0 {
+			return fmt.Errorf("module %.40q: a number is negative", m.Name)
+		}
+	}
+	names, keys := make(map[string]bool), make(map[string]bool)
+	for _, p := range b.Parts {
+		if err := b.validatePart(p); err != nil {
+			return fmt.Errorf("part %.40q: %w", p.Name, err)
+		}
+		if names[p.Name] || keys[p.Key] {
+			return fmt.Errorf("part %q: another part has its name or key", p.Name)
+		}
+		names[p.Name], keys[p.Key] = true, true
+	}
+	return nil
+}
+
+func (b *Backup) validatePart(p Part) error {
+	if err := ValidName(p.Name); err != nil {
+		return err
+	}
+	if err := storage.ValidKey(p.Key); err != nil {
+		return err
+	}
+	object, ok := strings.CutPrefix(p.Key, b.Prefix())
+	if !ok {
+		return fmt.Errorf("its key %q does not begin with %q", p.Key, b.Prefix())
+	}
+	// Whoever deletes the parts must not delete the manifest.
+	if object == "run.json" || strings.HasPrefix(object, "manifest") {
+		return fmt.Errorf("its key %q is one of the manifest's", p.Key)
+	}
+	if p.Size < 0 || p.RawSize < 0 || p.Keys < 0 {
+		return errors.New("a number is negative")
+	}
+	for _, sum := range []string{p.SHA256, p.RawSHA256} {
+		if sum == "" && b.State != StateReady {
+			continue // not known before the part is whole
+		}
+		if raw, err := hex.DecodeString(sum); err != nil || len(raw) != sha256.Size || strings.ToLower(sum) != sum {
+			return fmt.Errorf("%.80q is not a SHA-256 in hexadecimal", sum)
+		}
+	}
+	return nil
+}
