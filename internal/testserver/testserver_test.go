@@ -1,0 +1,320 @@
+package testserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func eachVersion(t *testing.T, f func(t *testing.T, version string)) {
+	for _, v := range All() {
+		t.Run(v, func(t *testing.T) { f(t, v) })
+	}
+}
+
+func TestStartsEveryVersion(t *testing.T) {
+	eachVersion(t, func(t *testing.T, version string) {
+		s := Start(t, version)
+		info, err := s.Client(t).Info(t.Context(), "server").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		product, number, _ := strings.Cut(version, "-")
+		if want := product + "_version:" + number + "."; !strings.Contains(info, want) {
+			t.Errorf("INFO server has no %q:\n%s", want, info)
+		}
+		if want := fmt.Sprintf("process_id:%d\r\n", s.Cmd.Process.Pid); !strings.Contains(info, want) {
+			t.Errorf("Cmd is not the server: INFO server has no %q:\n%s", want, info)
+		}
+		out, err := exec.Command(Program(t, version, "cli"), "-u", s.URL(), "SAVE").CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "OK" {
+			t.Errorf("SAVE by the command line: %v\n%s", err, out)
+		}
+		if out, err := exec.Command(Program(t, version, "check-rdb"), filepath.Join(s.Dir, "dump.rdb")).CombinedOutput(); err != nil {
+			t.Errorf("check-rdb: %v\n%s", err, out)
+		}
+	})
+}
+
+func TestArgumentsWin(t *testing.T) {
+	s := Start(t, "redis-7.0", "--save", "60 1000", "--databases", "3", "--requirepass", "p w", "--user", "bob", "on", ">secret", "~*", "+@all")
+	if s.Password != "p w" {
+		t.Errorf("Password is %q", s.Password)
+	}
+	c := s.Client(t)
+	for name, want := range map[string]string{"save": "60 1000", "databases": "3"} {
+		if got, err := c.ConfigGet(t.Context(), name).Result(); err != nil || got[name] != want {
+			t.Errorf("CONFIG GET %s: %v, %v, want %s", name, got, err, want)
+		}
+	}
+	opts := s.Options()
+	opts.Username, opts.Password = "bob", "secret"
+	bob := redis.NewClient(opts)
+	defer bob.Close()
+	if err := bob.Ping(t.Context()).Err(); err != nil {
+		t.Errorf("PING as bob: %v", err)
+	}
+	s.AddUser(t, "eve", "x", "~*", "+get")
+	opts.Username, opts.Password = "eve", "x"
+	eve := redis.NewClient(opts)
+	defer eve.Close()
+	if err := eve.Set(t.Context(), "k", "v", 0).Err(); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("SET as eve, who may only GET: %v", err)
+	}
+}
+
+func TestOptionsAreQuiet(t *testing.T) {
+	s := Start(t, "redis-7.0")
+	c := s.Client(t)
+	if err := c.Set(t.Context(), "k", "v", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := c.Info(t.Context(), "errorstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(info, "errorstat_") {
+		t.Errorf("the client made the server count errors:\n%s", info)
+	}
+}
+
+func TestKillAndRestart(t *testing.T) {
+	eachVersion(t, func(t *testing.T, version string) {
+		s := Start(t, version)
+		c := s.Client(t)
+		if err := c.Set(t.Context(), "k", "saved", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Save(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Set(t.Context(), "k", "lost", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		addr, pid := s.Addr, s.Cmd.Process.Pid
+		s.Kill()
+		s.Kill() // harmless
+		if _, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+			t.Error("somebody listens there after Kill")
+		}
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("process %d is still there: %v", pid, err)
+		}
+		s.Restart(t)
+		if s.Addr != addr {
+			t.Errorf("restarted at %s instead of %s", s.Addr, addr)
+		}
+		if got, err := c.Get(t.Context(), "k").Result(); err != nil || got != "saved" {
+			t.Errorf("GET k after the restart: %q, %v", got, err)
+		}
+	})
+}
+
+func TestStartLoading(t *testing.T) {
+	first := Start(t, "redis-8.0")
+	c := first.Client(t)
+	if err := c.Do(t.Context(), "DEBUG", "POPULATE", 5000).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	// The server answers clients now and then while it loads; the delay of 5000 keys is 50 s.
+	s := StartLoading(t, "redis-8.0", first.Dir, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+	if err := s.Client(t).Get(t.Context(), "key:1").Err(); err == nil || !strings.Contains(err.Error(), "LOADING") {
+		t.Errorf("a server that loads answers %v", err)
+	}
+}
+
+func TestStartReplica(t *testing.T) {
+	primary := Start(t, "valkey-9.1", "--requirepass", "pw")
+	Generate(t, primary.Client(t), 100, 1)
+	replica := StartReplica(t, "valkey-9.1", primary)
+	if diff := Diff(Snapshot(t, primary.Client(t)), Snapshot(t, replica.Client(t))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	eachVersion(t, func(t *testing.T, version string) {
+		s := StartTLS(t, version, "--tls-auth-clients", "yes")
+		if err := s.Client(t).Ping(t.Context()).Err(); err != nil {
+			t.Errorf("with a certificate: %v", err)
+		}
+		opts := s.Options()
+		opts.TLSConfig = &tls.Config{RootCAs: s.TLS.Client.RootCAs}
+		none := redis.NewClient(opts)
+		defer none.Close()
+		if err := none.Ping(t.Context()).Err(); err == nil {
+			t.Error("without a certificate: PONG")
+		}
+		if version != "redis-7.0" {
+			return
+		}
+		out, err := exec.Command(Program(t, version, "cli"), "-u", s.URL(), "--cacert", s.TLS.CAFile, "--cert", s.TLS.CertFile,
+			"--key", s.TLS.KeyFile, "PING").CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "PONG" {
+			t.Errorf("redis-cli: %v\n%s", err, out)
+		}
+	})
+}
+
+// TestServerTrustsListener lets a server be the client: as a replica with TLS it connects to a listener of ours.
+func TestServerTrustsListener(t *testing.T) {
+	s := StartTLS(t, "redis-7.0", "--tls-replication", "yes")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", s.TLS.Listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 64)
+		n, err := conn.Read(buf)
+		got <- fmt.Sprint(string(buf[:n]), err)
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	if err := s.Client(t).Do(t.Context(), "REPLICAOF", "127.0.0.1", port).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if text := <-got; !strings.Contains(text, "PING") {
+		t.Errorf("the server said %q", text)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := make(map[string]bool)
+	for range 12 {
+		wg.Go(func() {
+			s, err := Launch("redis-7.0", t.TempDir())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			c := redis.NewClient(s.Options())
+			defer c.Close()
+			info, err := c.Info(context.Background(), "server").Result()
+			if err != nil || !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", s.Cmd.Process.Pid)) {
+				t.Errorf("%s: %v, not our server:\n%s", s.Addr, err, info)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[s.Addr] {
+				t.Errorf("two servers at %s", s.Addr)
+			}
+			seen[s.Addr] = true
+			time.Sleep(200 * time.Millisecond)
+		})
+	}
+	wg.Wait()
+}
+
+func TestTakenPortIsNoticed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	// The argument wins over the port that was found, so that no attempt can succeed.
+	if _, err := Launch("valkey-8.1", t.TempDir(), "--port", port); !errors.Is(err, errPortTaken) {
+		t.Errorf("starting on a port that is taken: %v", err)
+	}
+	if _, err := Launch("valkey-8.1", t.TempDir(), "--no-such-option", "x"); err == nil || errors.Is(err, errPortTaken) ||
+		!strings.Contains(err.Error(), "no-such-option") {
+		t.Errorf("starting with a wrong argument: %v", err)
+	}
+}
+
+// TestMissingServer runs in a process of its own, because it shall fail.
+func TestMissingServer(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestStartsEveryVersion$")
+	cmd.Env = append(os.Environ(), "AMBER_SERVERS="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "run `make servers`") || strings.Contains(string(out), "SKIP") {
+		t.Errorf("without servers: %v\n%s", err, out)
+	}
+	if _, err := ProgramPath("redis-6.2", "server"); err == nil {
+		t.Error("a version that there isn't was found")
+	}
+}
+
+// TestNoServerOutlivesItsTest kills a process that runs a server and looks for the server.
+func TestNoServerOutlivesItsTest(t *testing.T) {
+	if dir := os.Getenv("TESTSERVER_CHILD"); dir != "" {
+		s := StartIn(t, "redis-7.0", dir)
+		if err := os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(s.Cmd.Process.Pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestNoServerOutlivesItsTest$")
+	cmd.Env = append(os.Environ(), "TESTSERVER_CHILD="+dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	Eventually(t, readyWithin, "the child has a server", func() error {
+		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+		if err != nil {
+			return err
+		}
+		pid, err = strconv.Atoi(string(text))
+		return err
+	})
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("the server is not there: %v", err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	Eventually(t, 10*time.Second, "the server is gone", func() error {
+		if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(state), ") Z ") {
+			return nil // dead; whoever adopted it has not asked yet
+		}
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d: %v", pid, err)
+		}
+		return nil
+	})
+}
+
+func TestWriteLoad(t *testing.T) {
+	s := Start(t, "valkey-8.1")
+	c := s.Client(t)
+	stop := WriteLoad(t, c)
+	Eventually(t, 10*time.Second, "something was written", func() error { return c.Get(t.Context(), "load:b").Err() })
+	n := stop()
+	snap := Snapshot(t, c)
+	if n == 0 || snap["0/load:a"] != snap["0/load:b"] {
+		t.Errorf("after %d transactions the counters are %q and %q", n, snap["0/load:a"], snap["0/load:b"])
+	}
+	if again := Snapshot(t, c); !maps.Equal(snap, again) {
+		t.Error("the load goes on after stop:", Diff(snap, again))
+	}
+}
