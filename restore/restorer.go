@@ -1,0 +1,243 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/clock"
+	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
+)
+
+// Config is what a Restorer works with.
+type Config struct {
+	Store   storage.Store    // holds the parts; required
+	Catalog catalog.Catalog  // holds the manifests; required
+	Logger  *slog.Logger     // nil: discard
+	Now     func() time.Time // nil: the machine's clock
+}
+
+// A Restorer verifies backups and restores them. It is safe for use by several goroutines.
+type Restorer struct {
+	store   storage.Store
+	catalog catalog.Catalog
+	log     *slog.Logger
+	now     clock.Func
+}
+
+// New returns a Restorer. The error says which field of the configuration is missing.
+func New(cfg Config) (*Restorer, error) {
+	switch {
+	case cfg.Store == nil:
+		return nil, errors.New("restore: Config.Store is required")
+	case cfg.Catalog == nil:
+		return nil, errors.New("restore: Config.Catalog is required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now)}, nil
+}
+
+// A Verification says what proving a backup found.
+type Verification struct {
+	Backup      *catalog.Backup `json:"backup"`
+	Keys        int64           `json:"keys"`
+	StoredBytes int64           `json:"bytes"`    // read from the store
+	RawBytes    int64           `json:"rawBytes"` // parsed
+	Duration    time.Duration   `json:"duration"` // in nanoseconds
+}
+
+// Verify proves a backup from the store alone: every stored byte is read and hashed, every part decompressed, parsed to
+// its end and held against its checksum, and what is in it counted and compared with the manifest. progress may be nil; it is
+// called now and then, from one goroutine at a time.
+//
+// The error wraps ErrNotVerified if the backup isn't what its manifest says or isn't ready, catalog.ErrNotFound if
+// there is none, catalog.ErrCorrupt if the manifest itself can't be trusted, and storage.ErrNotFound beside
+// ErrNotVerified if a part is missing. Other errors are those of the store: the backup may be good.
+func (r *Restorer) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*Verification, error) {
+	b, err := r.ready(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return r.verify(ctx, b, progress)
+}
+
+// Restore verifies a backup like Verify and then lets loader put it into its target. A nil opts means the defaults.
+//
+// When the error wraps ErrNotVerified, ErrNotEmpty or ErrRefused the target was not touched. Once anything was changed there, every
+// error is a *PartialError that says what state the target is in.
+func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (*Report, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	b, err := r.ready(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	// The target is asked first, because a refusal should not wait for the verification of a large backup; the loader
+	// asks again right before it writes.
+	report(opts.Progress, Progress{Stage: StageCheck})
+	verdict, err := loader.Check(ctx, Requirements{Backup: b, Replace: opts.Replace})
+	if err != nil {
+		return nil, fmt.Errorf("looking at the target: %w", err)
+	}
+	if err := verdict.Err(); err != nil {
+		return nil, err
+	}
+	proof, err := r.verify(ctx, b, opts.Progress)
+	if err != nil {
+		return nil, err
+	}
+	crashpoint.Hit(crashpoint.RestoreVerified)
+	rep, err := loader.Load(ctx, &source{r: r, b: b}, opts)
+	if err != nil {
+		return nil, err
+	}
+	rep.Verify = proof.Duration
+	report(opts.Progress, Progress{Stage: StageDone, Bytes: rep.Bytes, Total: rep.Bytes, Keys: rep.Keys})
+	return rep, nil
+}
+
+// ready returns the manifest of a backup that can be restored.
+func (r *Restorer) ready(ctx context.Context, id catalog.ID) (*catalog.Backup, error) {
+	b, _, err := r.catalog.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if b.State != catalog.StateReady {
+		return nil, fmt.Errorf("%w: backup %s is %s, not ready", ErrNotVerified, id, b.State)
+	}
+	if len(b.Parts) == 0 {
+		return nil, fmt.Errorf("%w: backup %s has no parts", ErrNotVerified, id)
+	}
+	return b, nil
+}
+
+func (r *Restorer) verify(ctx context.Context, b *catalog.Backup, progress func(Progress)) (*Verification, error) {
+	start := r.now()
+	v := &Verification{Backup: b}
+	var stored, keys atomic.Int64
+	stop := clock.Every(200*time.Millisecond, func() {
+		report(progress, Progress{Stage: StageVerify, Bytes: stored.Load(), Total: b.StoredBytes, Keys: keys.Load()})
+	})
+	defer stop()
+
+	var all catalog.Contents
+	for _, p := range b.Parts {
+		found, err := r.inspect(ctx, p, &stored, &keys)
+		if err != nil {
+			return nil, fmt.Errorf("backup %s, part %s: %w", b.ID, p.Name, err)
+		}
+		if found.Dialect != p.Dialect {
+			return nil, fmt.Errorf("%w: backup %s, part %s: it is %s, the manifest says %s", ErrNotVerified, b.ID, p.Name, found.Dialect, p.Dialect)
+		}
+		v.StoredBytes += p.Size
+		v.RawBytes += p.RawSize
+		all.Add(found)
+	}
+	if why := all.Differs(b); why != "" {
+		return nil, fmt.Errorf("%w: backup %s: %s", ErrNotVerified, b.ID, why)
+	}
+	v.Keys, v.Duration = all.Keys, r.now().Sub(start)
+	return v, nil
+}
+
+// inspect reads one part to its end and says what is in it.
+func (r *Restorer) inspect(ctx context.Context, p catalog.Part, stored, keys *atomic.Int64) (catalog.Contents, error) {
+	in, err := r.open(ctx, p)
+	if err != nil {
+		return catalog.Contents{}, err
+	}
+	defer in.Close()
+	base := stored.Load()
+	found, err := catalog.Inspect(&meter{in: in, base: base, stored: stored}, keys)
+	if err != nil {
+		return found, notVerified(err)
+	}
+	stored.Store(base + p.Size)
+	return found, nil
+}
+
+// meter tells how many stored bytes of a part were read.
+type meter struct {
+	in     *partReader
+	base   int64
+	stored *atomic.Int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.in.Read(p)
+	m.stored.Store(m.base + m.in.Stored())
+	return n, err
+}
+
+// open opens a part for reading its raw bytes.
+func (r *Restorer) open(ctx context.Context, p catalog.Part) (*partReader, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	object, err := r.store.Open(ctx, p.Key, 0, -1)
+	if err != nil {
+		cancel()
+		if errors.Is(err, storage.ErrNotFound) {
+			err = fmt.Errorf("%w: %w", ErrNotVerified, err)
+		}
+		return nil, err
+	}
+	sealed, err := seal.NewReader(object, Sum(p))
+	if err != nil {
+		cancel()
+		object.Close()
+		return nil, err
+	}
+	return &partReader{Reader: sealed, object: object, cancel: cancel}, nil
+}
+
+// Sum returns what the manifest knows of a part's bytes.
+func Sum(p catalog.Part) seal.Sum {
+	return seal.Sum{Compression: p.Compression, Size: p.Size, SHA256: p.SHA256, RawSize: p.RawSize, RawSHA256: p.RawSHA256}
+}
+
+type partReader struct {
+	*seal.Reader
+	object io.Closer
+	cancel context.CancelFunc
+}
+
+func (r *partReader) Close() error {
+	r.cancel() // ends a read of the decompressor's goroutine that waits for the store
+	r.Reader.Close()
+	return r.object.Close()
+}
+
+// notVerified marks the errors that mean a bad backup, and leaves those of a store that couldn't be read.
+func notVerified(err error) error {
+	if errors.Is(err, seal.ErrMismatch) || errors.Is(err, catalog.ErrBadSnapshot) {
+		return fmt.Errorf("%w: %w", ErrNotVerified, err)
+	}
+	return err
+}
+
+// source is a verified backup as a loader reads it.
+type source struct {
+	r *Restorer
+	b *catalog.Backup
+}
+
+func (s *source) Backup() *catalog.Backup { return s.b }
+
+func (s *source) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
+	return s.r.open(ctx, p)
+}
+
+func report(f func(Progress), p Progress) {
+	if f != nil {
+		f(p)
+	}
+}
