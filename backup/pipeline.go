@@ -1,0 +1,180 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
+)
+
+// The pipeline's memory: what is read of the source waits in these until both the parser and the store have had it. When
+// all are full nothing is read, and the source's socket fills up.
+const (
+	chunkSize = 256 << 10
+	chunks    = 16
+)
+
+// transfer takes every part of the snapshot through the pipeline, one after the other.
+func (n *run) transfer(ctx context.Context, snap Snapshot) error {
+	var all catalog.Contents
+	for i, p := range snap.Parts() {
+		part, found, err := n.part(ctx, snap, i, p)
+		if err != nil {
+			return fmt.Errorf("part %s: %w", p.Name, err)
+		}
+		n.b.Parts = append(n.b.Parts, part)
+		n.b.RawBytes += part.RawSize
+		n.b.StoredBytes += part.Size
+		all.Add(found)
+	}
+	if len(n.b.Parts) == 0 {
+		return fmt.Errorf("%w: the snapshot has no parts", ErrSource)
+	}
+	all.Record(n.b)
+	n.b.Verification.Structure = true
+	n.b.Timings.Wait = n.meter.firstByte.Sub(n.start)
+	n.b.Timings.Transfer = n.now().Sub(n.meter.firstByte)
+	return nil
+}
+
+// part takes one part from the source through the parser and into the store, and commits it.
+func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catalog.Part, catalog.Contents, error) {
+	fail := func(err error) (catalog.Part, catalog.Contents, error) {
+		return catalog.Part{}, catalog.Contents{}, err
+	}
+	name := fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name))
+	if n.cfg.Compression == seal.Zstd {
+		name += ".zst"
+	}
+	part := catalog.Part{Name: name, Key: n.b.Prefix() + name}
+
+	in, err := snap.Open(ctx, p)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrSource, err))
+	}
+	defer in.Close()
+	n.meter.stage(StageTransfer, max(p.Size, 0))
+
+	group, gctx := errgroup.WithContext(ctx)
+	// Closing the source ends a read that waits, when the parser or the store has failed.
+	unblock := context.AfterFunc(gctx, func() { in.Close() })
+	defer unblock()
+	out, err := n.cfg.Store.Create(ctx, part.Key, &storage.CreateOptions{IfNotExist: true})
+	if err != nil {
+		return fail(fmt.Errorf("%w: creating %s: %w", ErrStore, part.Key, err))
+	}
+	defer out.Abort()
+	sealed, err := seal.NewWriter(out, n.cfg.Compression)
+	if err != nil {
+		return fail(err)
+	}
+
+	toParser, toStore := newLane(gctx), newLane(gctx)
+	raw := sha256.New()
+	var found catalog.Contents
+	group.Go(func() error { return n.pump(gctx, in, toParser, toStore) })
+	group.Go(func() error {
+		var err error
+		if found, err = catalog.Inspect(&hashingReader{r: toParser, h: raw}, &n.meter.keys); errors.Is(err, catalog.ErrBadSnapshot) {
+			return fmt.Errorf("%w: %w", ErrNotSound, err)
+		}
+		return err
+	})
+	group.Go(func() error { return n.store(toStore, sealed) })
+	err = group.Wait()
+	if cerr := sealed.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("%w: writing %s: %w", ErrStore, part.Key, cerr)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	crashpoint.Hit(crashpoint.BackupCommit)
+
+	n.committed = append(n.committed, part.Key)
+	sum := sealed.Sum()
+	if _, err := out.Commit(ctx); err != nil {
+		// The outcome may be unknown. The object was ours alone to create, so if one of its size is there it is ours, and reading it
+		// back will prove it.
+		info, serr := n.cfg.Store.Stat(ctx, part.Key)
+		if errors.Is(err, storage.ErrExists) || serr != nil || info.Size != sum.Size {
+			return fail(fmt.Errorf("%w: committing %s: %w", ErrStore, part.Key, err))
+		}
+		n.log.WarnContext(ctx, "a commit failed, but the object is there", "key", part.Key, "error", err)
+	}
+	crashpoint.Hit(crashpoint.BackupCommitted)
+	part.Dialect, part.Compression, part.Keys = found.Dialect, sum.Compression, found.Keys
+	part.Size, part.SHA256, part.RawSize, part.RawSHA256 = sum.Size, sum.SHA256, sum.RawSize, hex.EncodeToString(raw.Sum(nil))
+	return part, found, nil
+}
+
+// pump reads the source and hands every chunk to both lanes.
+func (n *run) pump(ctx context.Context, in io.Reader, lanes ...*lane) error {
+	free := make(chan *chunk, chunks)
+	for range chunks {
+		free <- &chunk{free: free, buf: make([]byte, chunkSize)}
+	}
+	for {
+		var c *chunk
+		select {
+		case c = <-free:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		err := c.fill(in)
+		if len(c.data) > 0 {
+			if n.meter.begin(n.now()) {
+				crashpoint.Hit(crashpoint.BackupFirstByte)
+			}
+			n.meter.bytes.Add(int64(len(c.data)))
+			c.users.Store(int32(len(lanes)))
+			for _, l := range lanes {
+				l.ch <- c // never waits: a lane has room for every chunk
+			}
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			for _, l := range lanes {
+				close(l.ch)
+			}
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx) // that is why the source was closed
+		default:
+			return fmt.Errorf("%w at byte %d: %w", ErrSource, n.meter.bytes.Load(), err)
+		}
+	}
+}
+
+// store seals what the lane brings into the store.
+func (n *run) store(from *lane, to *seal.Writer) error {
+	for {
+		c, err := from.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = to.Write(c.data)
+		c.release()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		stored := to.Stored()
+		n.meter.stored.Store(stored)
+		if stored > 0 {
+			crashpoint.Hit(crashpoint.BackupMidPart)
+		}
+	}
+}

@@ -1,0 +1,354 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/clock"
+	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
+)
+
+// DefaultLeaseTTL is how long a run that died keeps others from backing up its data store.
+const DefaultLeaseTTL = 30 * time.Second
+
+// tidyTime is how long a run that failed or was cancelled may take to take back what it stored. What it doesn't manage
+// is left to Sweep.
+const tidyTime = 800 * time.Millisecond
+
+// Errors of a run. They wrap their cause.
+var (
+	// ErrBusy: another run is at work on the data store. It also wraps a *catalog.HeldError, which says who and until when.
+	ErrBusy = errors.New("data store is being backed up already")
+	// ErrSource: the source failed or ended the snapshot early. The store is well.
+	ErrSource = errors.New("source failed")
+	// ErrNotSound: the source sent something that is no sound snapshot. Try again; if it stays, check the source.
+	ErrNotSound = errors.New("source sent a snapshot that does not verify")
+	// ErrStore: the store failed, or gave back something else than it was given.
+	ErrStore = errors.New("store failed")
+)
+
+// Config is what a Runner works with.
+type Config struct {
+	Store       storage.Store    // takes the parts; required
+	Catalog     catalog.Catalog  // takes the manifests; required
+	Leaser      catalog.Leaser   // keeps runs of one data store apart; required
+	Logger      *slog.Logger     // nil: discard
+	Now         func() time.Time // nil: the machine's clock
+	LeaseTTL    time.Duration    // 0: DefaultLeaseTTL; at least 3 seconds
+	Compression string           // "zstd" or "none"; empty: "zstd"
+}
+
+// A Runner turns snapshots into backups. It is safe for use by several goroutines.
+type Runner struct {
+	cfg Config
+	log *slog.Logger
+	now clock.Func
+}
+
+// NewRunner returns a Runner. The error says which field of the configuration is missing or wrong.
+func NewRunner(cfg Config) (*Runner, error) {
+	switch {
+	case cfg.Store == nil:
+		return nil, errors.New("backup: Config.Store is required")
+	case cfg.Catalog == nil:
+		return nil, errors.New("backup: Config.Catalog is required")
+	case cfg.Leaser == nil:
+		return nil, errors.New("backup: Config.Leaser is required")
+	case cfg.LeaseTTL != 0 && cfg.LeaseTTL < 3*time.Second:
+		return nil, fmt.Errorf("backup: Config.LeaseTTL is %v, it has to be at least 3s: a lease is renewed every third of it", cfg.LeaseTTL)
+	case cfg.Compression != "" && cfg.Compression != seal.Zstd && cfg.Compression != seal.None:
+		return nil, fmt.Errorf("backup: Config.Compression is %q, it can be %q or %q", cfg.Compression, seal.Zstd, seal.None)
+	}
+	if cfg.LeaseTTL == 0 {
+		cfg.LeaseTTL = DefaultLeaseTTL
+	}
+	if cfg.Compression == "" {
+		cfg.Compression = seal.Zstd
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Runner{cfg: cfg, log: cfg.Logger, now: clock.Or(cfg.Now)}, nil
+}
+
+// A Request says what to back up.
+type Request struct {
+	DataStore   string         // the host's ID of the data store, as catalog.ValidName says; required
+	Snapshotter Snapshotter    // takes the snapshot; required
+	Name        string         // what a person calls the backup; as catalog.ValidName says, or empty
+	Description string         // at most 1000 bytes
+	Kind        catalog.Kind   // empty: catalog.KindManual
+	Progress    func(Progress) // called about five times a second, from one goroutine at a time; may be nil
+}
+
+func (q *Request) validate() error {
+	if err := catalog.ValidName(q.DataStore); err != nil {
+		return fmt.Errorf("backup: Request.DataStore %q: %w", q.DataStore, err)
+	}
+	if q.Name != "" {
+		if err := catalog.ValidName(q.Name); err != nil {
+			return fmt.Errorf("backup: Request.Name %q: %w", q.Name, err)
+		}
+	}
+	if q.Snapshotter == nil {
+		return errors.New("backup: Request.Snapshotter is required")
+	}
+	if len(q.Description) > 1000 {
+		return fmt.Errorf("backup: Request.Description has %d bytes, the limit is 1000", len(q.Description))
+	}
+	return nil
+}
+
+// Run takes a snapshot and makes it a backup. It returns nil exactly when the backup is ready: every part was committed, parsed to
+// its end with its checksum right, read back with its hash equal, and the manifest was written after all that.
+//
+// One data store has one run at a time, over any number of processes: while another is at work the error wraps ErrBusy. A
+// run that was killed blocks the next for at most the lease time; one that was paused past it can't publish any more.
+//
+// When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, within a second;
+// what it doesn't manage is left to Sweep.
+func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
+	if err := q.validate(); err != nil {
+		return nil, err
+	}
+	if q.Kind == "" {
+		q.Kind = catalog.KindManual
+	}
+	lease, err := r.cfg.Leaser.Acquire(ctx, leaseName(q.DataStore), r.cfg.LeaseTTL)
+	if errors.Is(err, catalog.ErrHeld) {
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("taking the lease of data store %s: %w", q.DataStore, err)
+	}
+	crashpoint.Hit(crashpoint.BackupLeased)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := r.keep(ctx, lease, cancel)
+	n := &run{Runner: r, q: q, lease: lease, start: r.now()}
+	b, err := n.do(ctx)
+	stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		if n.undo(ctx, err) {
+			b, err = n.b, nil
+		}
+	}
+	release, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer done()
+	if rerr := lease.Release(release); rerr != nil {
+		// The backup is what it is; the lease ends by itself.
+		r.log.WarnContext(ctx, "lease was not released", "dataStore", q.DataStore, "error", rerr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("backup of %s: %w", q.DataStore, err)
+	}
+	n.meter.stage(StageDone, b.RawBytes)
+	n.meter.tell(q.Progress)
+	return b, nil
+}
+
+func leaseName(dataStore string) string { return "backup-" + dataStore }
+
+// keep renews the lease until stop is called. When the lease is lost, or can't be renewed while it lasts, it cancels the run.
+func (r *Runner) keep(ctx context.Context, lease catalog.Lease, cancel context.CancelCauseFunc) (stop func()) {
+	renewed := r.now()
+	ctx, end := context.WithCancel(ctx)
+	every := clock.Every(r.cfg.LeaseTTL/3, func() {
+		err := lease.Renew(ctx)
+		switch {
+		case err == nil:
+			renewed = r.now()
+		case ctx.Err() != nil:
+		case errors.Is(err, catalog.ErrLeaseLost):
+			cancel(err)
+		case r.now().Sub(renewed) >= r.cfg.LeaseTTL:
+			cancel(fmt.Errorf("%w: it could not be renewed for %v: %w", catalog.ErrLeaseLost, r.now().Sub(renewed), err))
+		}
+	})
+	return func() {
+		end() // a renewal under way ends at once
+		every()
+	}
+}
+
+// run is one call of Run.
+type run struct {
+	*Runner
+	q     Request
+	lease catalog.Lease
+	start time.Time
+	meter meter
+
+	b         *catalog.Backup
+	rev       catalog.Revision // of b in the catalog; empty before it is registered
+	committed []string         // keys of the parts that may be in the store
+}
+
+func (n *run) do(ctx context.Context) (*catalog.Backup, error) {
+	stop := clock.Every(progressInterval, func() { n.meter.tell(n.q.Progress) })
+	defer stop()
+	n.meter.stage(StageConnect, 0)
+
+	if err := n.register(ctx); err != nil {
+		return nil, err
+	}
+	crashpoint.Hit(crashpoint.BackupRegistered)
+
+	snap, err := n.q.Snapshotter.Snapshot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	defer snap.Close()
+	n.b.Source = snap.Source()
+	crashpoint.Hit(crashpoint.BackupSnapshot)
+
+	if err := n.transfer(ctx, snap); err != nil {
+		return nil, err
+	}
+	if err := snap.Close(); err != nil {
+		n.log.WarnContext(ctx, "closing the snapshot", "dataStore", n.q.DataStore, "error", err)
+	}
+	if err := n.readBack(ctx); err != nil {
+		return nil, err
+	}
+	crashpoint.Hit(crashpoint.BackupReadBack)
+	if err := n.publish(ctx); err != nil {
+		return nil, err
+	}
+	crashpoint.Hit(crashpoint.BackupPublished)
+	return n.b, nil
+}
+
+// register makes the run known to the catalog, and runs of this data store that died before unable to publish: whoever of
+// them still sleeps finds its record changed. Only the holder of the lease does this, and only after its own record is there does
+// it ask once more whether the lease is still its own; so either a later holder sees this record, or this run stops.
+func (n *run) register(ctx context.Context) error {
+	running := catalog.Query{DataStore: n.q.DataStore, States: []catalog.State{catalog.StateRunning}}
+	for dead, err := range n.cfg.Catalog.List(ctx, running) {
+		if errors.Is(err, catalog.ErrCorrupt) {
+			n.log.WarnContext(ctx, "a manifest can't be read", "dataStore", n.q.DataStore, "error", err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%w: looking for earlier runs: %w", ErrStore, err)
+		}
+		if err := n.interrupt(ctx, dead.ID); err != nil {
+			return err
+		}
+	}
+	n.b = &catalog.Backup{
+		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: n.q.Name,
+		Description: n.q.Description, Kind: n.q.Kind, State: catalog.StateRunning, CreatedAt: n.start.UTC(), Token: n.lease.Token(),
+	}
+	rev, err := n.cfg.Catalog.Put(ctx, n.b, "")
+	if err != nil {
+		return fmt.Errorf("%w: registering the run: %w", ErrStore, err)
+	}
+	n.rev = rev
+	return n.lease.Renew(ctx)
+}
+
+// interrupt marks a dead run, so that it can't publish. The caller holds the lease of its data store.
+func (r *Runner) interrupt(ctx context.Context, id catalog.ID) error {
+	b, rev, err := r.cfg.Catalog.Get(ctx, id)
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && b.State != catalog.StateRunning {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: looking at the dead run %s: %w", ErrStore, id, err)
+	}
+	b.State, b.Error = catalog.StateInterrupted, "its run ended without a word: it was killed, or it lost its lease"
+	_, err = r.cfg.Catalog.Put(ctx, b, rev)
+	if err != nil && !errors.Is(err, catalog.ErrConflict) { // in a conflict the run said itself how it ended
+		return fmt.Errorf("%w: marking the dead run %s: %w", ErrStore, id, err)
+	}
+	r.log.InfoContext(ctx, "a run that died was marked as interrupted", "dataStore", b.DataStore, "backup", id)
+	crashpoint.Hit(crashpoint.SweepMarked)
+	return nil
+}
+
+// readBack reads every part from the store and compares its hash.
+func (n *run) readBack(ctx context.Context) error {
+	start := n.now()
+	n.meter.stage(StageVerify, n.b.StoredBytes)
+	for _, p := range n.b.Parts {
+		if err := n.readBackPart(ctx, p); err != nil {
+			return fmt.Errorf("%w: reading back %s: %w", ErrStore, p.Key, err)
+		}
+	}
+	n.b.Verification.ReadBack = true
+	n.b.Timings.ReadBack = n.now().Sub(start)
+	return nil
+}
+
+func (n *run) readBackPart(ctx context.Context, p catalog.Part) error {
+	in, err := n.cfg.Store.Open(ctx, p.Key, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return seal.Check(&countingReader{r: in, n: &n.meter.bytes}, seal.Sum{Size: p.Size, SHA256: p.SHA256})
+}
+
+// publish writes the manifest: from then on there is a backup.
+func (n *run) publish(ctx context.Context) error {
+	n.meter.stage(StagePublish, 0)
+	if err := n.lease.Renew(ctx); err != nil {
+		return fmt.Errorf("before publishing: %w", err)
+	}
+	b := *n.b
+	b.State = catalog.StateReady
+	b.ReadyAt = n.now().UTC()
+	b.Verification.At = b.ReadyAt
+	b.Timings.Total = n.now().Sub(n.start)
+	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
+	if errors.Is(err, catalog.ErrConflict) {
+		return fmt.Errorf("%w: another process declared this run dead, because its lease ran out: %w", catalog.ErrLeaseLost, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: writing the manifest: %w", ErrStore, err)
+	}
+	n.b = &b
+	return nil
+}
+
+// undo records why the run failed and takes back what it stored. It does what it can in the time it has. If it finds that
+// the backup was published after all, because writing the manifest had an error but an effect too, it returns true.
+func (n *run) undo(ctx context.Context, cause error) (published bool) {
+	if n.rev == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	// First the record: this and the manifest exclude each other, so from here on it is settled which of the two it is.
+	b := *n.b
+	b.State, b.Error, b.Parts = catalog.StateFailed, cause.Error(), nil
+	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
+	if errors.Is(err, catalog.ErrConflict) {
+		var now *catalog.Backup
+		if now, _, err = n.cfg.Catalog.Get(ctx, b.ID); err == nil && now.State == catalog.StateReady {
+			n.b = now
+			return true
+		}
+	}
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		n.log.WarnContext(ctx, "a failed run was not recorded, a sweep will remove it", "backup", b.ID, "error", err)
+		return false
+	}
+	for _, key := range n.committed {
+		if err := n.cfg.Store.Delete(ctx, key); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			n.log.WarnContext(ctx, "a part of a failed run was left, a sweep will remove it", "key", key, "error", err)
+		}
+	}
+	return false
+}

@@ -1,0 +1,197 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/storage"
+)
+
+// DefaultGrace is how long the record of a run that came to nothing is kept.
+const DefaultGrace = 24 * time.Hour
+
+// A SweepReport says what a sweep removed.
+type SweepReport struct {
+	Interrupted int   `json:"interrupted"` // dead runs that were marked as such
+	Records     int   `json:"records"`     // of runs that came to nothing, and of deleted backups
+	Objects     int   `json:"objects"`     // parts of them, and what killed writers left unfinished
+	Bytes       int64 `json:"bytes"`       // of those
+}
+
+// Sweep removes what no backup needs: the parts of runs that died, failed or were cancelled, of backups whose deletion was cut
+// short, and what killed writers left in the store. Runs that are at work keep their data store's lease and are left alone,
+// as is everything that belongs to a ready backup, to a manifest that can't be read, or to somebody else.
+//
+// The parts go at once. The records of runs that came to nothing stay for the grace time, counted from
+// their beginning, and unfinished writes for the same time since they were last written to: so long may a process be paused and still find, when it
+// wakes up, that its run was declared dead. 0 means DefaultGrace; less than a minute is refused, but for a negative grace, which means
+// none: it is safe only when no run is paused anywhere.
+func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, error) {
+	switch {
+	case grace == 0:
+		grace = DefaultGrace
+	case grace < 0:
+		grace = 0
+	case grace < time.Minute:
+		return SweepReport{}, fmt.Errorf("backup: a sweep's grace of %v is too short: a run that was paused for longer could find its parts gone; use at least 1m", grace)
+	}
+	var rep SweepReport
+	before := r.now().Add(-grace)
+	var errs []error
+	query := catalog.Query{States: []catalog.State{catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting}}
+	for b, err := range r.cfg.Catalog.List(ctx, query) {
+		if err == nil {
+			err = r.sweep(ctx, b, before, &rep)
+		}
+		if err != nil && !errors.Is(err, catalog.ErrCorrupt) {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			return rep, errors.Join(errs...)
+		}
+	}
+	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
+		errs = append(errs, err)
+	}
+	if s, ok := r.cfg.Store.(storage.Sweeper); ok {
+		objects, bytes, err := s.SweepUnfinished(ctx, before)
+		rep.Objects, rep.Bytes = rep.Objects+objects, rep.Bytes+bytes
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return rep, fmt.Errorf("%w: sweeping: %w", ErrStore, err)
+	}
+	return rep, nil
+}
+
+// sweep removes the parts, and after the grace time the record, of something that is no backup.
+func (r *Runner) sweep(ctx context.Context, b *catalog.Backup, before time.Time, rep *SweepReport) error {
+	if b.State == catalog.StateRunning {
+		lease, err := r.cfg.Leaser.Acquire(ctx, leaseName(b.DataStore), r.cfg.LeaseTTL)
+		if errors.Is(err, catalog.ErrHeld) {
+			return nil // somebody is at work on this data store, maybe on this very backup; they or the next sweep will see to it
+		}
+		if err != nil {
+			return err
+		}
+		err = r.interrupt(ctx, b.ID)
+		if rerr := lease.Release(ctx); err == nil {
+			err = rerr
+		}
+		if err != nil {
+			return err
+		}
+		rep.Interrupted++
+	}
+	// The state decides, not what List said a while ago: only what is no backup any more and can't become one is touched.
+	b, rev, err := r.cfg.Catalog.Get(ctx, b.ID)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch b.State {
+	case catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting:
+	default:
+		return nil
+	}
+	if err := r.removeParts(ctx, b.Prefix(), rep); err != nil {
+		return err
+	}
+	if b.State != catalog.StateDeleting && b.CreatedAt.After(before) {
+		return nil
+	}
+	if err := r.cfg.Catalog.Delete(ctx, b.ID, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	rep.Records++
+	return nil
+}
+
+// removeParts deletes the parts below a backup's prefix, whether a manifest names them or not.
+func (r *Runner) removeParts(ctx context.Context, prefix string, rep *SweepReport) error {
+	for info, err := range r.cfg.Store.List(ctx, prefix+partPrefix) {
+		if err != nil {
+			return err
+		}
+		if err := r.cfg.Store.Delete(ctx, info.Key); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		rep.Objects++
+		rep.Bytes += info.Size
+	}
+	return nil
+}
+
+// partPrefix begins the name of every part's object, and of nothing else below a backup's prefix.
+const partPrefix = "part-"
+
+// sweepOrphans removes parts that no record speaks of: those of a process that slept while its run was declared dead and
+// swept, and was killed when it woke up and stored some more.
+func (r *Runner) sweepOrphans(ctx context.Context, before time.Time, rep *SweepReport) error {
+	known := map[catalog.ID]bool{}
+	for info, err := range r.cfg.Store.List(ctx, "") {
+		if err != nil {
+			return err
+		}
+		dir, name := path.Split(info.Key)
+		dataStore, last, ok := strings.Cut(strings.TrimSuffix(dir, "/"), "/")
+		id := catalog.ID(last)
+		began, isID := id.Time()
+		if !ok || !isID || !strings.HasPrefix(name, partPrefix) || catalog.ValidName(dataStore) != nil || began.After(before) || info.ModTime.After(before) {
+			continue
+		}
+		has, asked := known[id]
+		if !asked {
+			_, _, err := r.cfg.Catalog.Get(ctx, id)
+			has = !errors.Is(err, catalog.ErrNotFound) // also when it can't be read
+			known[id] = has
+		}
+		if has {
+			continue
+		}
+		if err := r.cfg.Store.Delete(ctx, info.Key); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		rep.Objects++
+		rep.Bytes += info.Size
+	}
+	return nil
+}
+
+// Delete removes a backup. It is unlisted first; a kill at any instant leaves garbage that a sweep removes, never a listed backup
+// with parts missing. The error wraps catalog.ErrNotFound if there is none, and ErrBusy for one that is being made.
+func (r *Runner) Delete(ctx context.Context, id catalog.ID) error {
+	b, rev, err := r.cfg.Catalog.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch b.State {
+	case catalog.StateRunning:
+		return fmt.Errorf("deleting backup %s: %w: cancel its run, or sweep if it died", id, ErrBusy)
+	case catalog.StateDeleting:
+	default:
+		b.State = catalog.StateDeleting
+		if rev, err = r.cfg.Catalog.Put(ctx, b, rev); err != nil {
+			return fmt.Errorf("deleting backup %s: %w", id, err)
+		}
+	}
+	crashpoint.Hit(crashpoint.DeleteMarked)
+	if err := r.removeParts(ctx, b.Prefix(), &SweepReport{}); err != nil {
+		return fmt.Errorf("%w: deleting backup %s, which is unlisted by now; a sweep will remove the rest: %w", ErrStore, id, err)
+	}
+	crashpoint.Hit(crashpoint.DeleteObjects)
+	if err := r.cfg.Catalog.Delete(ctx, id, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return fmt.Errorf("%w: deleting the record of backup %s, which is unlisted by now; a sweep will remove it: %w", ErrStore, id, err)
+	}
+	return nil
+}
