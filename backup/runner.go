@@ -153,6 +153,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 		return nil, fmt.Errorf("backup of %s: %w", q.DataStore, err)
 	}
 	n.meter.stage(StageDone, b.RawBytes)
+	n.meter.bytes.Store(b.RawBytes)
 	n.meter.tell(q.Progress)
 	return b, nil
 }

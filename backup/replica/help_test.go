@@ -1,0 +1,34 @@
+package replica_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9/auth"
+)
+
+// logger returns one that logs to the test, which fails if the password is logged.
+func logger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+type logWriter struct{ t *testing.T }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.t.Helper()
+	text := string(p)
+	if strings.Contains(text, canary) {
+		w.t.Errorf("the log holds the password: %s", strings.ReplaceAll(text, canary, "<PASSWORD>"))
+	}
+	w.t.Logf("%s", strings.TrimSuffix(strings.ReplaceAll(text, canary, "<PASSWORD>"), "\n"))
+	return len(p), nil
+}
+
+// streaming is a provider of credentials that counts its subscriptions.
+type streaming struct{ subscribed int }
+
+func (s *streaming) Subscribe(l auth.CredentialsListener) (auth.Credentials, auth.UnsubscribeFunc, error) {
+	s.subscribed++
+	return auth.NewBasicCredentials("amber", canary), func() error { s.subscribed--; return nil }, nil
+}

@@ -1,0 +1,263 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/catalog"
+)
+
+// partName names the only part of a snapshot.
+const partName = "part-0000.rdb"
+
+// A snapshot is one connection over which a server is sending its data.
+type snapshot struct {
+	link   *link
+	source catalog.Source
+	sync   syncing
+	stall  time.Duration
+	probe  time.Duration
+
+	mu     sync.Mutex
+	opened bool
+}
+
+func (s *snapshot) Source() catalog.Source { return s.source }
+
+func (s *snapshot) Parts() []backup.Part {
+	return []backup.Part{{Name: partName, Size: s.sync.size}}
+}
+
+func (s *snapshot) Open(ctx context.Context, p backup.Part) (io.ReadCloser, error) {
+	if p.Name != partName {
+		return nil, s.link.fail("open", fmt.Errorf("the snapshot has no part %q", p.Name))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, s.link.fail("open", err)
+	}
+	s.mu.Lock()
+	again := s.opened
+	s.opened = true
+	s.mu.Unlock()
+	if again {
+		return nil, s.link.fail("open", errors.New("the part was opened before: its bytes come only once"))
+	}
+	if err := s.link.aborted(); err != nil {
+		return nil, s.link.fail("open", err)
+	}
+	st := &stream{link: s.link, sync: s.sync, stall: s.stall, probe: s.probe, left: s.sync.size}
+	st.release = s.link.guard(ctx)
+	return st, nil
+}
+
+func (s *snapshot) Close() error {
+	s.link.close()
+	return nil
+}
+
+// A stream reads the snapshot's bytes off the connection.
+//
+// With a known size those are the next so many bytes. Else they are all up to the mark, which is the mark only if nothing
+// but the connection's end or a command comes after it. So the last bytes received are held back until more come.
+type stream struct {
+	link    *link
+	sync    syncing
+	stall   time.Duration
+	probe   time.Duration
+	release func() error
+
+	left int64 // of a snapshot of known size
+	got  int64 // bytes received
+	err  error // sticky
+
+	held  [tailLen]byte // received and held back
+	nheld int
+	small []byte // for callers whose buffers are too small to hold back from
+	rest  []byte // of small, not yet given to the caller
+}
+
+// minRead is the smallest buffer that is read into directly. It has to be larger than what is held back.
+const minRead = 4 << 10
+
+const readStep = "read the snapshot"
+
+func (st *stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if reason := st.link.aborted(); st.err == nil && reason != nil {
+		st.err = st.link.fail(readStep, reason)
+		st.rest = nil
+	}
+	var n int
+	switch {
+	case st.err != nil && len(st.rest) == 0:
+		return 0, st.err
+	case len(st.rest) > 0:
+		n = copy(p, st.rest)
+		st.rest = st.rest[n:]
+	case st.sync.size >= 0:
+		n, st.err = st.readSized(p)
+	case len(p) >= minRead:
+		n, st.err = st.readMarked(p)
+	default:
+		if st.small == nil {
+			st.small = make([]byte, minRead)
+		}
+		n, st.err = st.readMarked(st.small)
+		st.rest = st.small[:n]
+		n = copy(p, st.rest)
+		st.rest = st.rest[n:]
+	}
+	if st.err != nil && st.err != io.EOF {
+		st.err = st.explain(st.err)
+	}
+	if n > 0 {
+		return n, nil // the error comes with the next call
+	}
+	return 0, st.err
+}
+
+// Close ends the connection: a snapshot has only this part.
+func (st *stream) Close() error {
+	st.link.close()
+	st.release()
+	return nil
+}
+
+// receive reads what there is, or waits for more.
+func (st *stream) receive(p []byte) (int, error) {
+	if st.link.r.Buffered() == 0 {
+		st.link.within(st.stall)
+	}
+	n, err := st.link.r.Read(p)
+	st.got += int64(n)
+	return n, err
+}
+
+func (st *stream) readSized(p []byte) (int, error) {
+	if st.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := st.receive(p[:min(int64(len(p)), st.left)])
+	st.left -= int64(n)
+	if err != nil && st.left > 0 {
+		return n, unexpected(err)
+	}
+	return n, nil
+}
+
+// readMarked reads at least one byte into p, or returns an error, which is io.EOF only at the confirmed end.
+func (st *stream) readMarked(p []byte) (int, error) {
+	for {
+		if st.sync.atEnd(st.held[:st.nheld]) {
+			ended, err := st.confirm()
+			if err != nil {
+				return 0, err
+			}
+			if ended {
+				return copy(p, st.held[:st.nheld-markLen]), io.EOF
+			}
+		}
+		copy(p, st.held[:st.nheld])
+		n, err := st.receive(p[st.nheld:])
+		total := st.nheld + n
+		keep := min(total, tailLen)
+		st.nheld = copy(st.held[:], p[total-keep:total])
+		if err != nil {
+			return total - keep, unexpected(err)
+		}
+		if total > keep {
+			return total - keep, nil
+		}
+	}
+}
+
+// confirm waits for what comes after the mark and says whether that means the end of the snapshot.
+//
+// Asked for nothing but the snapshot (rdb-only), Redis 7.0 and 8.0 and Valkey 8.1 and 9.1 close the connection within a
+// tenth of a second after the mark. Servers that don't know that option wait for an acknowledgement and then send commands,
+// the first of which is a PING after at most repl-ping-replica-period, by default 10 s. Nothing else may be sent to
+// them: a server drops a replica whose command it had to answer.
+func (st *stream) confirm() (ended bool, err error) {
+	ack := !st.sync.rdbOnly
+	for waited := time.Duration(0); waited < st.stall; waited += st.probe {
+		if ack {
+			// Again each time: an acknowledgement that comes before the server has seen its child's end is lost.
+			if err := st.link.send("REPLCONF", "ACK", strconv.FormatInt(st.sync.offset, 10)); err != nil && !cut(err) {
+				return false, err
+			}
+		}
+		ack = true
+		st.link.within(st.probe)
+		next, err := st.link.r.Peek(1)
+		if err == nil && next[0] == '*' {
+			next, err = st.peekCommand()
+		}
+		switch {
+		case st.link.aborted() != nil:
+			return false, st.link.aborted()
+		case len(next) > 0:
+			return isCommand(next), nil
+		case cut(err):
+			return true, nil
+		case !timedOut(err):
+			return false, err
+		}
+	}
+	return false, as(ErrStalled, errors.New("the server sent the end of the snapshot but does not confirm it"))
+}
+
+// peekCommand looks at as much of what comes next as it takes to tell whether it is a command.
+func (st *stream) peekCommand() ([]byte, error) {
+	for n := 2; ; n++ {
+		next, err := st.link.r.Peek(n)
+		if err != nil || !commandBegins(next) || isCommand(next) {
+			return next, err
+		}
+	}
+}
+
+// isCommand says whether b is how every command begins that a primary sends: "*2\r\n$".
+func isCommand(b []byte) bool { return commandBegins(b) && b[len(b)-1] == '$' }
+
+// commandBegins says whether b is the beginning of "*2\r\n$" with any number of up to eight digits.
+func commandBegins(b []byte) bool {
+	if len(b) == 0 || b[0] != '*' {
+		return false
+	}
+	i := 1
+	for i < len(b) && i <= 8 && b[i] >= '0' && b[i] <= '9' {
+		i++
+	}
+	rest := string(b[i:])
+	return rest == "" || i > 1 && len(rest) <= 3 && "\r\n$"[:len(rest)] == rest
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// explain tells where a stream broke and what to do.
+func (st *stream) explain(err error) error {
+	wrapped := st.link.fail(readStep, err)
+	var e *Error
+	if st.link.aborted() != nil || !errors.As(wrapped, &e) {
+		return wrapped
+	}
+	where := fmt.Sprintf("after %d bytes", st.got)
+	if st.sync.size >= 0 {
+		where += fmt.Sprintf(" of %d", st.sync.size)
+	}
+	e.Err = fmt.Errorf("%s: %w", where, e.Err)
+	return e
+}

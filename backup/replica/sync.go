@@ -1,0 +1,173 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/amberkv/amber/internal/resp"
+)
+
+// markLen is the length of the mark that ends a snapshot whose size the server didn't know at its beginning.
+const markLen = 40
+
+// syncing is a full synchronisation that has begun: the next bytes are the snapshot's.
+type syncing struct {
+	id      string // the replication ID; "" with SYNC, as below Redis 2.8
+	offset  int64
+	size    int64         // of the snapshot; -1 if it ends with the mark
+	mark    [markLen]byte //
+	rdbOnly bool          // the server closes the connection after the snapshot
+}
+
+// sync makes the server send a snapshot and returns when it comes.
+func (s *Snapshotter) sync(l *link) (syncing, error) {
+	sy := syncing{size: -1}
+	if err := s.introduce(l, &sy); err != nil {
+		return sy, l.fail("REPLCONF", err)
+	}
+	step := "PSYNC"
+	line, err := l.ask(s, "PSYNC", "?", "-1")
+	if err != nil && unknownCommand(err) {
+		s.log.Info("the server doesn't know PSYNC, trying SYNC", "node", l.addr)
+		step = "SYNC"
+		line, err = l.ask(s, "SYNC")
+	}
+	if err != nil {
+		return sy, l.fail(step, err)
+	}
+	if step == "PSYNC" {
+		if err := sy.parseFullResync(line); err != nil {
+			return sy, l.fail(step, err)
+		}
+		// From here on the server may have forked for us.
+		step = "wait for the snapshot"
+		line, err = l.next(s)
+	}
+	if err == nil {
+		err = sy.parseHeader(line)
+	}
+	if err != nil {
+		e := l.fail(step, err).(*Error)
+		if e.Hint == "" && isReply(err) {
+			e.Hint = hintCut
+		}
+		e.Err = as(errBegun, e.Err)
+		return sy, e
+	}
+	return sy, nil
+}
+
+// introduce tells the server what kind of replica we are. Each answer is waited for: servers refuse PSYNC on a connection
+// with answers pending.
+func (s *Snapshotter) introduce(l *link, sy *syncing) error {
+	replconf := func(args ...string) (ok bool, err error) {
+		_, err = l.command(append([]string{"REPLCONF"}, args...)...)
+		var e resp.Error
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.As(err, &e) && e.Code() == "ERR":
+			return false, nil // it doesn't know the option or, below Redis 2.8, the command
+		}
+		return false, err
+	}
+	if ok, err := replconf("capa", "eof", "capa", "psync2"); err != nil || !ok {
+		return err
+	}
+	engine, version := l.engine()
+	if engine != "redis" {
+		// Valkey 9 sends a newer server's format only to who says that it is one. Without it a hash with expiring
+		// fields makes the synchronisation fail.
+		if _, err := replconf("version", "9.0.0"); err != nil {
+			return err
+		}
+	}
+	if s.tuning.noRDBOnly || engine == "redis" && older(version, 6, 2) {
+		return nil
+	}
+	var err error
+	sy.rdbOnly, err = replconf("rdb-only", "1")
+	return err
+}
+
+// older says whether a version such as "6.0.16" is below major.minor. One that can't be read isn't.
+func older(version string, major, minor int) bool {
+	a, rest, _ := strings.Cut(version, ".")
+	b, _, _ := strings.Cut(rest, ".")
+	x, err1 := strconv.Atoi(a)
+	y, err2 := strconv.Atoi(b)
+	return err1 == nil && err2 == nil && (x < major || x == major && y < minor)
+}
+
+// ask sends the command that begins the synchronisation and returns the first line of the answer. An error reply is a
+// resp.Error.
+func (l *link) ask(s *Snapshotter, args ...string) (string, error) {
+	if err := l.send(args...); err != nil {
+		return "", err
+	}
+	return l.next(s)
+}
+
+// next returns the next line that is no keep-alive; a server sends one each second while it prepares the snapshot. An
+// error reply is a resp.Error.
+func (l *link) next(s *Snapshotter) (string, error) {
+	for {
+		l.within(s.cfg.StallTimeout)
+		line, err := l.r.ReadLine()
+		switch {
+		case err != nil:
+			return "", err
+		case len(line) == 0:
+			l.answered = true
+		case line[0] == byte(resp.Failure):
+			l.answered = true
+			return "", l.reply(resp.Error(line[1:]))
+		default:
+			l.answered = true
+			return string(line), nil
+		}
+	}
+}
+
+// parseFullResync parses "+FULLRESYNC <id> <offset>".
+func (sy *syncing) parseFullResync(line string) error {
+	words := strings.Fields(line)
+	if len(words) != 3 || words[0] != "+FULLRESYNC" {
+		return fmt.Errorf("%w: %.60q is not the beginning of a full synchronisation", resp.ErrProtocol, line)
+	}
+	offset, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil || len(words[1]) != 40 {
+		return fmt.Errorf("%w: %.60q lacks the replication ID or offset", resp.ErrProtocol, line)
+	}
+	sy.id, sy.offset = words[1], offset
+	return nil
+}
+
+// parseHeader parses "$<size>" or "$EOF:<mark>".
+func (sy *syncing) parseHeader(line string) error {
+	if mark, ok := strings.CutPrefix(line, "$EOF:"); ok && len(mark) == markLen {
+		copy(sy.mark[:], mark)
+		return nil
+	}
+	digits, ok := strings.CutPrefix(line, "$")
+	size, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil || size <= 0 {
+		return fmt.Errorf("%w: %.60q is not the beginning of a snapshot", resp.ErrProtocol, line)
+	}
+	sy.size = size
+	return nil
+}
+
+// atEnd says whether received, the last bytes that came, is how a snapshot with a mark ends: the end of an RDB file, which
+// is the byte 255 and eight of checksum, and the mark. The mark is the same for all synchronisations of one server process,
+// so that values may hold it.
+func (sy *syncing) atEnd(received []byte) bool {
+	rdbEnd, mark := len(received)-tailLen, len(received)-markLen
+	return rdbEnd >= 0 && received[rdbEnd] == 0xff && bytes.Equal(received[mark:], sy.mark[:])
+}
+
+// tailLen is the length of what atEnd looks at.
+const tailLen = 9 + markLen

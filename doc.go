@@ -1,0 +1,29 @@
+// Package amber keeps living data stores exactly as they stood: it backs up Redis and Valkey servers over the network,
+// proves every backup while it is made, keeps it in a store, and puts it back.
+//
+// The main path, for a program that wants its data safe in a directory:
+//
+//	store, err := filestore.Open("/var/backups", nil)
+//	…
+//	service, err := amber.New(amber.Config{Store: store})
+//	…
+//	b, err := service.Backup(ctx, amber.BackupRequest{DataStore: "orders", From: &redis.Options{Addr: "db:6379"}})
+//	…
+//	_, err = service.Restore(ctx, amber.RestoreRequest{Backup: b.ID, To: &redis.Options{Addr: "db2:6379"}})
+//
+// A [Service] is wired from the packages below this one, each of which can be used or replaced by itself:
+//
+//   - storage says what a place for objects has to do; filestore and memstore are such places.
+//   - catalog knows which backups there are; storecatalog keeps that in the store itself.
+//   - backup takes a snapshot through the pipeline that makes it a backup; replica takes the snapshot as a replica does.
+//   - restore proves a backup and gives it to a loader; feed lets the target replicate from Amber.
+//   - rdb reads the snapshots that servers write.
+//
+// # What Amber promises
+//
+// A backup that is listed was committed, read back with its hash equal, and parsed to its end with its checksum right. A
+// process killed at any instant leaves garbage that [Service.Sweep] removes, never a listed backup that can't be
+// restored. A restore proves the whole backup before it touches the target, refuses a target that holds data unless told to
+// replace it, and ends complete or with a *restore.PartialError that says what is there. The source is read, never
+// written. No secret appears in a log, an error or a manifest.
+package amber
