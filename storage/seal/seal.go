@@ -92,22 +92,23 @@ func (w *Writer) Close() error {
 // Sum tells, after Close returned nil, what was sealed. RawSHA256 is left empty: who feeds the Writer hashes the raw bytes
 // beside it, where that costs no time of its own.
 func (w *Writer) Sum() Sum {
-	return Sum{Compression: w.compression, Size: w.dst.n, SHA256: hex.EncodeToString(w.dst.hash.Sum(nil)), RawSize: w.raw}
+	return Sum{Compression: w.compression, Size: w.dst.n.Load(), SHA256: hex.EncodeToString(w.dst.hash.Sum(nil)), RawSize: w.raw}
 }
 
-// Stored returns how many sealed bytes the destination was given so far. It belongs to the goroutine that writes.
-func (w *Writer) Stored() int64 { return w.dst.n }
+// Stored returns how many sealed bytes the destination was given so far.
+func (w *Writer) Stored() int64 { return w.dst.n.Load() }
 
+// hashWriter hashes what goes to the destination. The compressor writes from a goroutine of its own.
 type hashWriter struct {
 	dst  io.Writer
 	hash hash.Hash
-	n    int64
+	n    atomic.Int64
 }
 
 func (w *hashWriter) Write(p []byte) (int, error) {
 	n, err := w.dst.Write(p)
 	w.hash.Write(p[:n])
-	w.n += int64(n)
+	w.n.Add(int64(n))
 	return n, err
 }
 
