@@ -3,7 +3,7 @@
 //
 // The main path, for a program that wants its data safe in a directory:
 //
-//	store, err := filestore.Open("/var/backups", nil)
+//	store, err := filestore.New("/var/backups", nil)
 //	…
 //	service, err := amber.New(amber.Config{Store: store})
 //	…
