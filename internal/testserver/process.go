@@ -214,7 +214,7 @@ func (s *Server) Exited() <-chan struct{} { return s.exited }
 func (s *Server) Close() {
 	s.Kill()
 	if s.lock != nil {
-		s.lock.Close()
+		unlock(s.lock)
 		s.lock = nil
 	}
 }
@@ -250,7 +250,7 @@ func freePort() (int, *os.File, error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && stillThere(lock) {
 			if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
 				l.Close()
 				return port, lock, nil
@@ -267,8 +267,24 @@ func FreeAddr() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lock.Close()
+	unlock(lock)
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
+}
+
+// unlock removes a lock file while it is still held, so that nobody loses a lock by this.
+func unlock(lock *os.File) {
+	os.Remove(lock.Name())
+	lock.Close()
+}
+
+// stillThere says whether a lock file is still the one under its name: its holder may have removed it just now.
+func stillThere(lock *os.File) bool {
+	ours, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	current, err := os.Stat(lock.Name())
+	return err == nil && os.SameFile(ours, current)
 }
 
 // ProgramPath is Program for programs: it returns an error where that fails the test.

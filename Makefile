@@ -1,0 +1,62 @@
+# Amber. `make help` lists the targets. Each installs what it needs (scripts/setup.sh) and prepares the servers it
+# needs (scripts/servers.sh); both take a moment when all is there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# A Go that scripts/setup.sh chose because the one on PATH is missing or too old comes first.
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/amber
+export PATH := $(CACHE)/go/bin:$(PATH)
+# A checkout that belongs to another user must not fail a build for git's opinion of it.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+# How much make fuzz and make crash do, and arguments for make test and make bench.
+FUZZ  ?= 200000
+CRASH ?= 10
+TEST  ?=
+BENCH ?=
+
+PACKAGES := ./... ./examples/...
+
+.PHONY: help demo test check bench servers fuzz crash cover setup setup-race clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: setup servers ## back up, wipe and restore a real server, and prove that nothing is lost
+	@go run ./examples/quickstart
+
+test: setup-race servers ## all tests, on four real servers, with the race detector where it pays (TEST=arguments)
+	@scripts/test.sh $(TEST)
+
+check: setup ## formatting, go vet, staticcheck, the import rules, tidy modules, scripts
+	@scripts/check.sh
+
+bench: setup servers ## speed and memory beside the servers' own tools, as a table (BENCH=arguments, see go run ./internal/bench -h)
+	@go run ./internal/bench $(BENCH)
+
+servers: ## the real servers for the tests: Redis 7.0 and 8.0, Valkey 8.1 and 9.1
+	@scripts/servers.sh $(if $(filter servers,$(MAKECMDGOALS)),,--quiet)
+
+fuzz: setup servers ## every fuzz target for FUZZ=200000 executions
+	@scripts/fuzz.sh $(FUZZ)
+
+crash: setup servers ## the tests that kill processes, CRASH=10 times
+	@go test -count=$(CRASH) -run 'Crash|Kill' $(TEST) $(PACKAGES) | { grep -v -e 'no test files' -e 'no tests to run' || true; }
+
+cover: setup servers ## test coverage of each package and of all, by all tests
+	@mkdir -p bin
+	@go test -count=1 -coverpkg=./... -coverprofile=bin/cover.out ./... ./examples/... | { grep -v -e 'no test files' -e 'coverage: 0' || true; }
+	@go tool cover -func=bin/cover.out | tail -1
+	@echo "by line: go tool cover -html=bin/cover.out"
+
+clean: ## remove built programs; the servers stay
+	@rm -rf bin .bench
+
+setup:
+	@scripts/setup.sh
+
+setup-race:
+	@scripts/setup.sh race

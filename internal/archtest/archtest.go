@@ -1,0 +1,211 @@
+// Package archtest holds the rules of the house that a compiler doesn't: which package may import which, what production
+// code may call, and what no file may mention. Its tests apply them to the whole tree, and apply each rule to a small
+// input that breaks it.
+//
+// A rule that gets in the way is changed here, in the same commit as the code that needs it, with its reason.
+package archtest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Module is the path of the root module.
+const Module = "github.com/amberkv/amber"
+
+// A Package is what `go list -json` tells of one package, as far as the rules need it.
+type Package struct {
+	ImportPath   string
+	Name         string
+	Imports      []string // of its production files
+	TestImports  []string // of its tests
+	XTestImports []string
+	Deps         []string // everything that its production files link
+}
+
+// List lists the packages of the module in a directory.
+func List(dir string) ([]Package, error) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Imports,TestImports,XTestImports,Deps", "./...")
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list in %s: %w\n%s", dir, err, stderr.Bytes())
+	}
+	var all []Package
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p Package
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("go list in %s: %w", dir, err)
+		}
+		all = append(all, p)
+	}
+}
+
+// The floors, from the ground up. A package imports only lower floors.
+const (
+	floorInternal = iota
+	floorGround
+	floorCatalog
+	floorWork
+	floorService
+	floorPrograms
+)
+
+var floors = map[string]int{
+	"internal": floorInternal,
+	"rdb":      floorGround,
+	"storage":  floorGround,
+	"catalog":  floorCatalog,
+	"backup":   floorWork,
+	"restore":  floorWork,
+	"schedule": floorWork,
+	"":         floorService, // package amber itself
+	"examples": floorPrograms,
+}
+
+// measuring are programs below internal: they stand on top of everything, as the examples do.
+var measuring = []string{"internal/bench"}
+
+// testLibraries may link package testing, and nothing that is meant for production may link them. The suites are public:
+// a stranger's implementation is tested by them, so they import nothing from outside and nothing internal.
+var (
+	suites        = []string{"storage/storetest", "catalog/catalogtest", "backup/snapshottest", "restore/loadertest"}
+	testLibraries = append([]string{"internal/testserver", "internal/archtest"}, suites...)
+)
+
+// linkable are the modules that production packages of the root module may import. Each has its reason in ARCHITECTURE.md.
+var linkable = []string{
+	"github.com/redis/go-redis/v9",
+	"github.com/klauspost/compress",
+	"github.com/pierrec/lz4/v4",
+	"golang.org/x/sync",
+	"github.com/hashicorp/go-retryablehttp",
+	"github.com/robfig/cron/v3",
+	"filippo.io/age",
+}
+
+// forTests are modules that only tests may import.
+var forTests = []string{
+	"github.com/google/go-cmp",
+	"github.com/rogpeppe/go-internal",
+	"go.uber.org/goleak",
+	"pgregory.net/rapid",
+	"github.com/stretchr/testify",
+}
+
+// CheckImports returns every breach of the import rules, each a sentence that begins with the package.
+func CheckImports(all []Package) []string {
+	var out []string
+	for _, p := range all {
+		from, ours := local(p.ImportPath)
+		if !ours {
+			continue
+		}
+		breach := func(format string, args ...any) {
+			out = append(out, cmp.Or(from, "amber")+": "+fmt.Sprintf(format, args...))
+		}
+		if _, ok := floors[room(from)]; !ok {
+			breach("is in no room that has a floor: add it to archtest")
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ours := local(imp); ours {
+				checkEdge(from, to, breach)
+			} else if !standard(imp) && room(from) != "examples" && !isTestLibrary(from) && !within(imp, linkable) {
+				breach("imports %s, which is not among the modules that the root module may link", imp)
+			}
+		}
+		for _, imp := range slices.Concat(p.TestImports, p.XTestImports) {
+			if to, ours := local(imp); ours && to != from && floor(to) > floor(from) && room(from) != "internal" {
+				breach("its tests import %s, which is on a higher floor", imp)
+			}
+		}
+		if slices.Contains(suites, from) {
+			for _, imp := range p.Imports {
+				to, ours := local(imp)
+				if public := ours && to == room(to) && floor(to) <= floor(from); !public && !standard(imp) {
+					breach("is a public suite and imports %s: a stranger who runs it gets the standard library and the rooms "+
+						"that its interfaces speak of, %s and below, no more", imp, path.Dir(from))
+				}
+			}
+		}
+		if !isTestLibrary(from) && !slices.Contains(measuring, from) {
+			checkTestLibraries(p, breach)
+		}
+		if room(from) == "rdb" {
+			for _, dep := range p.Deps {
+				if _, ours := local(dep); !ours && !standard(dep) && !within(dep, []string{"github.com/klauspost/compress", "github.com/pierrec/lz4/v4"}) {
+					breach("links %s: rdb links the standard library, klauspost/compress and pierrec/lz4 only", dep)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// checkEdge looks at one import within the project.
+func checkEdge(from, to string, breach func(string, ...any)) {
+	switch {
+	case slices.Contains(measuring, to):
+		breach("imports %s, which is a program", to)
+	case room(from) == room(to):
+		if room(from) != "internal" && to != room(from) {
+			// storage/filestore imports storage, and neither storage its drivers nor one driver another.
+			breach("imports %s: a driver imports its parent, never a sibling, and a parent none of its drivers", to)
+		}
+	case floor(to) == floor(from):
+		breach("imports %s, which is on the same floor", to)
+	case floor(to) > floor(from):
+		breach("imports %s, which is on a higher floor", to)
+	}
+}
+
+func checkTestLibraries(p Package, breach func(string, ...any)) {
+	for _, dep := range p.Deps {
+		to, ours := local(dep)
+		if dep == "testing" || strings.HasPrefix(dep, "testing/") || ours && isTestLibrary(to) || within(dep, forTests) {
+			breach("links %s, which is for tests", dep)
+		}
+	}
+}
+
+// local returns a package's path within the project, "" for the root package.
+func local(importPath string) (string, bool) {
+	if importPath == Module {
+		return "", true
+	}
+	return strings.CutPrefix(importPath, Module+"/")
+}
+
+func room(rel string) string {
+	first, _, _ := strings.Cut(rel, "/")
+	return first
+}
+
+func floor(rel string) int {
+	if slices.Contains(measuring, rel) {
+		return floorPrograms
+	}
+	return floors[room(rel)]
+}
+
+func isTestLibrary(rel string) bool { return slices.Contains(testLibraries, rel) }
+
+// standard says whether an import path is of the standard library: its first element has no dot.
+func standard(importPath string) bool { return !strings.Contains(room(importPath), ".") }
+
+func within(importPath string, modules []string) bool {
+	return slices.ContainsFunc(modules, func(m string) bool { return importPath == m || strings.HasPrefix(importPath, m+"/") })
+}

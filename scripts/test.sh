@@ -1,0 +1,20 @@
+#!/bin/bash
+# test.sh: runs every test of both modules: with the race detector, except in packages that have no goroutines of their own,
+# where it would find nothing and cost most of the time.
+#
+# usage: test.sh [arguments for go test]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+plain='/(rdb|internal/(archtest|bench|crc64|lzf|listpack|redact))(/|$)'
+
+# Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
+run() { go test -count=1 "$@" | { grep -v 'no test files' || true; }; }
+
+all=$(go list ./... ./examples/...)
+status=0
+mapfile -t packages < <(grep -Ev "$plain" <<<"$all")
+run -race "$@" "${packages[@]}" || status=1
+mapfile -t packages < <(grep -E "$plain" <<<"$all")
+[ ${#packages[@]} = 0 ] || run "$@" "${packages[@]}" || status=1
+exit $status
