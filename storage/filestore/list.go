@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/storage"
 )
 
@@ -28,7 +29,15 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 		}
 		err := ctx.Err()
 		if err == nil && dir != "" {
-			_, err = s.list(ctx, dir, prefix, yield)
+			// Opening something else than a directory could wait for ever.
+			var fi fs.FileInfo
+			fi, err = s.root.Lstat(dir)
+			switch {
+			case err == nil && fi.IsDir():
+				_, err = s.list(ctx, dir, prefix, yield)
+			case notFound(err) == storage.ErrNotFound:
+				err = nil
+			}
 		}
 		if err != nil {
 			yield(storage.Info{}, fmt.Errorf("filestore: list %q: %w", prefix, err))
@@ -42,27 +51,34 @@ func (s *Store) list(ctx context.Context, dir, prefix string, yield func(storage
 	if dir != "." {
 		base = dir + "/"
 	}
+	// Some file systems, such as tmpfs, move an entry that is replaced, so that one pass over a directory may miss it or meet
+	// it twice. Passes are added up until there was one in which nothing changed, or chance is as good as excluded.
 	var names []string // of files; of directories with a slash
-	err := s.readDir(ctx, dir, func(e fs.DirEntry) error {
-		name := e.Name()
-		if storage.ValidKey(base+name) != nil {
+	for range 5 {
+		calm, err := s.readDir(ctx, dir, func(e fs.DirEntry) error {
+			name := e.Name()
+			if storage.ValidKey(base+name) != nil {
+				return nil
+			}
+			switch {
+			case e.IsDir() && (strings.HasPrefix(base+name+"/", prefix) || strings.HasPrefix(prefix, base+name+"/")):
+				names = append(names, name+"/")
+			case e.Type().IsRegular() && strings.HasPrefix(base+name, prefix):
+				names = append(names, name)
+			}
 			return nil
+		})
+		if err != nil {
+			return false, err
 		}
-		switch {
-		case e.IsDir() && (strings.HasPrefix(base+name+"/", prefix) || strings.HasPrefix(prefix, base+name+"/")):
-			names = append(names, name+"/")
-		case e.Type().IsRegular() && strings.HasPrefix(base+name, prefix):
-			names = append(names, name)
+		// Keys come in byte order, in which "a-b" and "a.b" are before "a/b", but "a0" after it: sorting a
+		// directory with its slash gives just that.
+		slices.Sort(names)
+		names = slices.Compact(names)
+		if calm {
+			break
 		}
-		return nil
-	})
-	if err != nil {
-		return false, err
 	}
-	// Keys come in byte order, in which "a-b" and "a.b" are before "a/b", but "a0" after it: sorting a
-	// directory with its slash gives just that.
-	slices.Sort(names)
-	names = slices.Compact(names) // some file systems list a name twice that is replaced meanwhile
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -87,33 +103,49 @@ func (s *Store) list(ctx context.Context, dir, prefix string, yield func(storage
 	return true, ctx.Err()
 }
 
-// readDir calls f for the entries of a directory, in no order. A directory that is gone has none.
-func (s *Store) readDir(ctx context.Context, dir string, f func(fs.DirEntry) error) error {
+// readDir calls f for the entries of a directory, in no order, and says whether nothing has changed in it meanwhile. A
+// directory that is gone has no entries.
+func (s *Store) readDir(ctx context.Context, dir string, f func(fs.DirEntry) error) (calm bool, err error) {
 	d, err := s.root.Open(dir)
 	if err != nil {
 		if notFound(err) == storage.ErrNotFound {
-			return nil
+			return true, nil
 		}
-		return err
+		return false, err
 	}
 	defer d.Close()
+	before, err := d.Stat()
+	if err != nil {
+		return false, err
+	}
+	began := clock.System()
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return false, err
 		}
 		entries, err := d.ReadDir(1024)
 		for _, e := range entries {
 			if err := f(e); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err == io.EOF {
-			return nil
+			break
 		}
 		if err != nil {
-			return err
+			if notFound(err) == storage.ErrNotFound { // it was removed while we read it
+				return true, nil
+			}
+			return false, err
 		}
 	}
+	after, err := d.Stat()
+	if err != nil {
+		return false, err
+	}
+	// Times of files tick as slowly as every 10 ms, so one that is quite new proves nothing.
+	const tick = 100 * time.Millisecond
+	return before.ModTime().Equal(after.ModTime()) && began.Sub(before.ModTime()) > tick, nil
 }
 
 // SweepUnfinished removes the temporary files that were not written to since before, as storage.Sweeper says, and
@@ -129,7 +161,7 @@ func (s *Store) SweepUnfinished(ctx context.Context, before time.Time) (objects 
 func (s *Store) sweep(ctx context.Context, dir string, before time.Time, objects *int, bytes *int64) error {
 	var dirs []string
 	left := 0
-	err := s.readDir(ctx, dir, func(e fs.DirEntry) error {
+	_, err := s.readDir(ctx, dir, func(e fs.DirEntry) error {
 		name := path.Join(dir, e.Name())
 		left++
 		if e.IsDir() && storage.ValidKey(name) == nil {
