@@ -29,7 +29,7 @@ func (c *Catalog) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.
 		}
 		for _, r := range records {
 			v, err := c.read(ctx, r)
-			if errors.Is(err, storage.ErrNotFound) {
+			if errors.Is(err, storage.ErrNotFound) || errors.Is(err, errOrphan) {
 				v, err = c.current(ctx, r.dataStore, r.id)
 			}
 			more := true
@@ -112,17 +112,23 @@ func (c *Catalog) delete(ctx context.Context, id catalog.ID, rev catalog.Revisio
 	if _, err := c.create(ctx, v.record, v.highest+1, data); err != nil {
 		return err
 	}
-	// From here on nobody can put. Whatever is left at any moment, its highest revision is the tombstone, which counts
-	// without a run.json too, so that a deletion that was cut short can be finished.
-	for _, n := range v.revisions {
-		if n != 1 {
-			if err := c.remove(ctx, v.key(n)); err != nil {
-				return err
-			}
+	// As in succeed: another Delete may have come and gone since we looked.
+	_, err = c.store.Stat(ctx, v.key(v.highest))
+	if errors.Is(err, storage.ErrNotFound) {
+		if err := c.remove(ctx, v.key(v.highest+1)); err != nil {
+			return err
 		}
+		return fmt.Errorf("%w: it was deleted meanwhile", catalog.ErrNotFound)
 	}
-	if err := c.remove(ctx, v.key(1)); err != nil {
+	if err != nil {
 		return err
+	}
+	// From here on nobody can put. The order is what current relies on; and whatever is left at any moment, the
+	// highest revision is the tombstone, which counts without a run.json too, so that the deletion can be finished.
+	for _, n := range slices.Sorted(slices.Values(v.revisions)) {
+		if err := c.remove(ctx, v.key(n)); err != nil {
+			return err
+		}
 	}
 	return c.remove(ctx, v.key(v.highest+1))
 }

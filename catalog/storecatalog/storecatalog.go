@@ -157,7 +157,7 @@ func (c *Catalog) succeed(ctx context.Context, r record, n int, data []byte) (ca
 	// is no backup then, since there is no run.json; it is removed all the same.
 	_, err = c.store.Stat(ctx, r.key(1))
 	if errors.Is(err, storage.ErrNotFound) {
-		if err := c.store.Delete(ctx, r.key(n+1)); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		if err := c.remove(ctx, r.key(n+1)); err != nil {
 			return "", fmt.Errorf("%w: it was deleted meanwhile; %s is left behind and means nothing: %w", catalog.ErrConflict, r.key(n+1), err)
 		}
 		return "", fmt.Errorf("%w: it was deleted meanwhile", catalog.ErrConflict)
@@ -255,15 +255,20 @@ func (c *Catalog) search(ctx context.Context, id catalog.ID) (string, error) {
 }
 
 // current returns the manifest of a backup, or catalog.ErrNotFound.
+//
+// A listing is no snapshot: while a backup is being deleted it may miss the tombstone, which was created after the listing began, and
+// what was deleted since. But revisions are deleted from the lowest to the highest, after the tombstone was created.
+// So if anything is missing in a listing, the highest revision that it has is gone as well and can't be read,
+// or it lacks its run.json; and a second listing has the tombstone.
 func (c *Catalog) current(ctx context.Context, dataStore string, id catalog.ID) (version, error) {
-	for range 100 {
+	for try := range 100 {
 		r, err := c.find(ctx, dataStore, id)
 		if err != nil {
 			return version{}, err
 		}
 		v, err := c.read(ctx, r)
-		if errors.Is(err, storage.ErrNotFound) {
-			continue // deleted since we looked, so look again: a newer one may be there
+		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, errOrphan) && try == 0 {
+			continue
 		}
 		return v, err
 	}
@@ -345,6 +350,9 @@ type version struct {
 	rev    catalog.Revision
 }
 
+// errOrphan is why a manifest without a run.json doesn't count.
+var errOrphan = errors.New("there is no run.json beside it: a deletion has left it, or a copy is not complete")
+
 // read reads the highest revision. The error wraps storage.ErrNotFound if it was deleted meanwhile, catalog.ErrNotFound
 // if there is none, and catalog.ErrCorrupt, naming the key, if it can't be trusted; the last comes with a revision.
 func (c *Catalog) read(ctx context.Context, r record) (version, error) {
@@ -376,7 +384,7 @@ func (c *Catalog) read(ctx context.Context, r record) (version, error) {
 	case b.ID != r.id || b.DataStore != r.dataStore:
 		return corrupt(data, fmt.Errorf("it is the manifest of backup %s of data store %s", b.ID, b.DataStore))
 	case !r.run && b.State != catalog.StateDeleting:
-		return corrupt(data, errors.New("there is no run.json beside it: a deletion has left it, or a copy is not complete"))
+		return corrupt(data, errOrphan)
 	}
 	return version{record: r, backup: b, rev: revision(r.highest, data)}, nil
 }
