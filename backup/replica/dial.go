@@ -36,6 +36,10 @@ func (s *Snapshotter) open(ctx context.Context, addr string) (*link, error) {
 		}
 		return nil, l.fail("connect", err)
 	}
+	if _, _, err := net.SplitHostPort(addr); err != nil && !strings.HasPrefix(addr, "/") {
+		// go-redis' failover clients have a name for an address, and a Dialer that finds the primary.
+		l.addr = l.conn.RemoteAddr().String()
+	}
 	l.r = resp.NewReader(l.conn, limits)
 	l.release = l.guard(ctx)
 	if err := s.authenticate(ctx, l); err != nil {
@@ -71,11 +75,7 @@ func (s *Snapshotter) dial(ctx context.Context, addr string) (net.Conn, error) {
 		dial = (&net.Dialer{}).DialContext
 	}
 	conn, err := detached(ctx, func() (net.Conn, error) { return dial(ctx, network, addr) },
-		func(conn net.Conn) {
-			if conn != nil {
-				conn.Close()
-			}
-		})
+		func(conn net.Conn) { conn.Close() })
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -86,7 +86,7 @@ func (s *Snapshotter) dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // detached calls f, which belongs to the host and may not heed ctx, and returns its result, or ctx's error when that ends
-// before. Then discard gets the result when it comes.
+// before. Then discard gets the result when it comes, unless it is an error.
 func detached[T any](ctx context.Context, f func() (T, error), discard func(T)) (T, error) {
 	type result struct {
 		value T
@@ -98,7 +98,9 @@ func detached[T any](ctx context.Context, f func() (T, error), discard func(T)) 
 		select {
 		case results <- result{value, err}:
 		case <-ctx.Done():
-			discard(value)
+			if err == nil { // else value may be anything: a nil *tls.Conn in a net.Conn, with go-redis
+				discard(value)
+			}
 		}
 	}()
 	select {

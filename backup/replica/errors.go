@@ -64,43 +64,43 @@ func as(kind, err error) error { return kindError{kind, err} }
 
 const hintACL = "allow the user what a snapshot needs: ACL SETUSER <user> +info +replconf +psync +sync"
 
-// explainReply finds the kind of an error reply and what to do about it.
-func explainReply(e resp.Error) (kind error, hint string) {
+// explainReply finds out what to do about an error reply, and its kind.
+func explainReply(e resp.Error) (hint string, kind error) {
 	text := strings.ToLower(e.Error())
 	has := func(part string) bool { return strings.Contains(text, part) }
 	switch e.Code() {
 	case "WRONGPASS":
-		return ErrAuth, "check the user name and the password"
+		return "check the user name and the password", ErrAuth
 	case "NOAUTH":
-		return ErrAuth, "the server wants a password: set Username and Password of the options"
+		return "the server wants a password: set Username and Password of the options", ErrAuth
 	case "NOPERM":
-		return ErrPermission, hintACL
+		return hintACL, ErrPermission
 	case "DENIED":
-		return ErrPermission, "the server takes no connections from other machines while it is in protected mode: give it a password and a bind address"
+		return "the server takes no connections from other machines while it is in protected mode: give it a password and a bind address", ErrPermission
 	case "LOADING":
-		return ErrTransient, "the server is loading its data: try again when it is done"
+		return "the server is loading its data: try again when it is done", ErrTransient
 	case "NOMASTERLINK", "MASTERDOWN":
-		return ErrTransient, "this replica isn't in sync with its primary: try again when it is, or take the snapshot from the primary"
+		return "this replica isn't in sync with its primary: try again when it is, or take the snapshot from the primary", ErrTransient
 	case "BUSY":
-		return ErrTransient, "a script or function keeps the server busy: try again when it has ended"
+		return "a script or function keeps the server busy: try again when it has ended", ErrTransient
 	}
 	switch {
 	case has("can't sync while not connected"):
-		return ErrTransient, "this replica isn't in sync with its primary: try again when it is, or take the snapshot from the primary"
+		return "this replica isn't in sync with its primary: try again when it is, or take the snapshot from the primary", ErrTransient
 	case has("max number of clients"):
-		return ErrTransient, "the server has as many clients as maxclients allows: try again, or raise it"
+		return "the server has as many clients as maxclients allows: try again, or raise it", ErrTransient
 	case has("invalid password"), has("invalid username-password"):
-		return ErrAuth, "check the user name and the password"
+		return "check the user name and the password", ErrAuth
 	case has("without any password configured"):
-		return ErrAuth, "the server has no password: leave Password empty, or give the server one with requirepass or an ACL user"
+		return "the server has no password: leave Password empty, or give the server one with requirepass or an ACL user", ErrAuth
 	case has("wrong number of arguments for 'auth'"):
-		return ErrAuth, "servers before Redis 6 know no users: leave Username empty"
+		return "servers before Redis 6 know no users: leave Username empty", ErrAuth
 	case has("operation not permitted"):
-		return ErrAuth, "the server wants a password: set Password of the options"
+		return "the server wants a password: set Password of the options", ErrAuth
 	case unknownCommand(e), has("not allowed"), has("not supported"), has("unsupported"):
-		return ErrUnsupported, "the server doesn't let others replicate, as managed services do or rename-command makes it: use the service's own export, or another snapshotter"
+		return "the server doesn't let others replicate, as managed services do or rename-command makes it: use the service's own export, or another snapshotter", ErrUnsupported
 	}
-	return nil, ""
+	return "", nil
 }
 
 // unknownCommand says whether the server doesn't have the command at all.
@@ -109,9 +109,9 @@ func unknownCommand(err error) bool {
 	return errors.As(err, &e) && strings.Contains(strings.ToLower(e.Error()), "unknown command")
 }
 
-// explain finds the kind of any error of a connection and what to do about it. First says that the server has not
+// explain finds out what to do about any error of a connection, and its kind. First says that the server has not
 // answered anything yet.
-func explain(err error, secure, first bool) (kind error, hint string) {
+func explain(err error, secure, first bool) (hint string, kind error) {
 	var reply resp.Error
 	var noTLS tls.RecordHeaderError
 	var cert *tls.CertificateVerificationError
@@ -121,27 +121,27 @@ func explain(err error, secure, first bool) (kind error, hint string) {
 	case errors.As(err, &reply):
 		return explainReply(reply)
 	case errors.As(err, &noTLS):
-		return nil, "the server doesn't speak TLS on this port: connect without TLS (redis://), or to its tls-port"
+		return "the server doesn't speak TLS on this port: connect without TLS (redis://), or to its tls-port", nil
 	case errors.As(err, &cert):
-		return nil, "the server's certificate isn't trusted: set RootCAs and ServerName of the options' TLSConfig to what signed it and what it is for"
+		return "the server's certificate isn't trusted: set RootCAs and ServerName of the options' TLSConfig to what signed it and what it is for", nil
 	case errors.As(err, &alert), errors.As(err, &remote) && remote.Op == "remote error":
-		return nil, "the server refused our side of TLS: it may want a client certificate (tls-auth-clients), or trust another authority"
+		return "the server refused our side of TLS: it may want a client certificate (tls-auth-clients), or trust another authority", nil
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, "nothing listens there: check the address, and that the server is running"
+		return "nothing listens there: check the address, and that the server is running", nil
 	case errors.Is(err, os.ErrDeadlineExceeded) && secure && first:
-		return ErrStalled, "check that the port speaks TLS and that no firewall is in between"
+		return "check that the port speaks TLS and that no firewall is in between", ErrStalled
 	case errors.Is(err, os.ErrDeadlineExceeded) && first:
-		return ErrStalled, "check the address, that no firewall is in between, and whether the port speaks TLS"
+		return "check the address, that no firewall is in between, and whether the port speaks TLS", ErrStalled
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return ErrStalled, "the server hangs or the network is cut; a server that is only busy needs a longer timeout"
+		return "the server hangs or the network is cut; a server that is only busy needs a longer timeout", ErrStalled
 	case first && !secure && (cut(err) || errors.Is(err, resp.ErrProtocol)):
-		return nil, "if the port speaks TLS, connect with TLS (rediss://, or TLSConfig of the options)"
+		return "if the port speaks TLS, connect with TLS (rediss://, or TLSConfig of the options)", nil
 	case first && secure && cut(err):
-		return nil, "it may want a client certificate (tls-auth-clients)"
+		return "it may want a client certificate (tls-auth-clients)", nil
 	case cut(err):
-		return nil, hintCut
+		return hintCut, nil
 	}
-	return nil, ""
+	return "", nil
 }
 
 // cut says whether the other end closed or reset the connection.

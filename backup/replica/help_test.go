@@ -1,9 +1,15 @@
 package replica_test
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/amberkv/amber/internal/testserver"
 
 	"github.com/redis/go-redis/v9/auth"
 )
@@ -31,4 +37,22 @@ type streaming struct{ subscribed int }
 func (s *streaming) Subscribe(l auth.CredentialsListener) (auth.Credentials, auth.UnsubscribeFunc, error) {
 	s.subscribed++
 	return auth.NewBasicCredentials("amber", canary), func() error { s.subscribed--; return nil }, nil
+}
+
+// killAll kills a server and its children without waiting, from whatever goroutine.
+func killAll(srv *testserver.Server) { syscall.Kill(-srv.Cmd.Process.Pid, syscall.SIGKILL) }
+
+// killChildren kills the children that a server forked to save.
+func killChildren(t *testing.T, srv *testserver.Server) {
+	pid := srv.Cmd.Process.Pid
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	children := strings.Fields(string(list))
+	if err != nil || len(children) == 0 {
+		t.Errorf("the server has no child: %v", err)
+	}
+	for _, c := range children {
+		if n, err := strconv.Atoi(c); err == nil {
+			syscall.Kill(n, syscall.SIGKILL)
+		}
+	}
 }

@@ -93,7 +93,7 @@ func (l *link) fail(step string, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // io.EOF is for snapshots that are whole
 	}
-	kind, hint := explain(err, l.secure, !l.answered)
+	hint, kind := explain(err, l.secure, !l.answered)
 	if errors.Is(err, resp.ErrProtocol) { // quotes what the peer sent
 		err = as(resp.ErrProtocol, errors.New(redact.String(err.Error(), l.secrets...)))
 	}

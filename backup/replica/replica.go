@@ -103,10 +103,12 @@ func New(cfg Config) (*Snapshotter, error) {
 	return &Snapshotter{cfg: cfg, log: log, tuning: tuning{probe: time.Second}}, nil
 }
 
-// Snapshot connects to the preferred node and returns when that has begun to send: with the server's default settings for
-// replication that is at least five seconds, and as long as the server takes to write a file first if its
-// repl-diskless-sync is off. The error is an *Error; errors.Is tells what kind. Nothing is retried: at most one full
-// synchronisation is begun.
+// Snapshot connects to the preferred node and returns when the first bytes have come from it: that takes five seconds with
+// the default repl-diskless-sync-delay, and as long as the server takes to write a file first if its repl-diskless-sync is
+// off. The error is an *Error; errors.Is tells what kind. Nothing is retried: at most one full synchronisation is begun.
+//
+// A snapshot that is closed before its end leaves no replica, but Redis up to 8.0 notices only when its saving child has
+// more to send, and a snapshot that is begun before that waits for it.
 func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 	given, err := s.open(ctx, s.address())
 	if err != nil {
