@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -37,10 +38,23 @@ type Link struct {
 }
 
 func newLink(conn net.Conn, timeout time.Duration) *Link {
-	l := &Link{conn: conn, id: randomHex(20), offset: 1, timeout: timeout, close: sync.OnceValue(conn.Close)}
+	l := &Link{conn: conn, id: randomHex(20), offset: 1, timeout: timeout, close: sync.OnceValue(func() error { return abort(conn) })}
 	// Replicas send short commands and keep-alives only.
 	l.in = resp.NewReader(received{l}, &resp.Limits{Line: 1 << 10, Message: 16 << 10, Elements: 64})
 	return l
+}
+
+// abort closes a connection without sending what it still holds back. A link is closed when there is nothing left to say,
+// or when the replica had better not get the rest: it would first load what is on its way, which may take it seconds.
+func abort(conn net.Conn) error {
+	inner := conn
+	if secure, ok := conn.(*tls.Conn); ok {
+		inner = secure.NetConn()
+	}
+	if tcp, ok := inner.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	return conn.Close()
 }
 
 // received is what the replica sends.

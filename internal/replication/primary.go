@@ -81,10 +81,10 @@ func (p *Primary) Accept(ctx context.Context) (*Link, error) {
 			full := len(p.open) >= maxHandshakes
 			if done || full {
 				p.mu.Unlock()
-				conn.Close()
 				if full {
 					p.refuse(conn, errors.New("too many connections at once"))
 				}
+				conn.Close()
 				continue
 			}
 			p.open[conn] = true
@@ -100,10 +100,10 @@ func (p *Primary) Accept(ctx context.Context) (*Link, error) {
 					winner <- link
 					return
 				}
-				conn.Close()
 				if err != nil {
 					p.refuse(conn, err)
 				}
+				conn.Close()
 			})
 		}
 	})

@@ -25,6 +25,7 @@ type admin struct {
 	in      *resp.Reader
 	local   net.Addr // our end of the last connection
 	remote  net.Addr // the target's
+	reached bool     // it was connected and let in at least once
 	secrets []string // that no error may quote
 }
 
@@ -75,6 +76,7 @@ func (a *admin) connect(ctx context.Context) error {
 		a.close()
 		return fmt.Errorf("authentication: %w", err)
 	}
+	a.reached = true
 	return nil
 }
 

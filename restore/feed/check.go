@@ -163,7 +163,9 @@ func (v *verdict) empty(t *target, replace bool) {
 func (v *verdict) role(t *target, replace bool) {
 	switch {
 	case t.primary != "" && !replace:
-		v.fail("role", "it is a replica of %s: give the address of the primary, or say Replace to detach this one", t.primary)
+		v.fail("role", "it is a replica of %s: give the address of the primary, or say Replace to detach this one. If that was a restore that didn't live to its end: REPLICAOF NO ONE", t.primary)
+	case t.info.Int("master_sync_in_progress") == 1 && t.info["master_link_status"] != "up":
+		v.fail("role", "it is a replica of %s and just gets that one's data, be it another restore: wait until it has, or make it stop by REPLICAOF NO ONE", t.primary)
 	case t.primary != "":
 		v.warn("role", "it is a replica of %s, and will be detached and stay a primary", t.primary)
 	default:

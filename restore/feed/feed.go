@@ -7,9 +7,10 @@
 // # What the target needs
 //
 // It must reach the listener: there has to be a way back from the target to the machine that Amber runs on. Config.Listen
-// and Config.Advertise say where that is; without NAT between them only Listen's port may need a choice, for a firewall. It must run
-// without cluster mode, not be watched by a Sentinel, and let us use REPLICAOF and INFO. Managed services don't do the
-// first; use another loader for them. The rights to CONFIG GET and CONFIG SET make it safer, as told below.
+// and Config.Advertise say where that is; without NAT in between, only Listen's port may need a choice, for a firewall.
+// The target must run without cluster mode, not be watched by a Sentinel, and let us use REPLICAOF and INFO. Managed
+// services don't; use another loader for them. The rights to CONFIG GET and CONFIG SET make a restore safer and
+// quicker, as told below.
 //
 // # Who gets the data
 //
@@ -41,6 +42,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/amberkv/amber/internal/replication"
@@ -75,10 +77,12 @@ type Config struct {
 	Logger *slog.Logger // nil: discard
 }
 
-// A Loader restores into one target. It is safe for use by several goroutines, but a target takes one restore at a time.
+// A Loader restores into one target. It is safe for use by several goroutines; of several restores at a time all but one are
+// refused.
 type Loader struct {
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	busy sync.Mutex // held by Load
 }
 
 // New returns a Loader. The error says what is wrong with the configuration; nothing is connected to yet.
@@ -136,7 +140,7 @@ func (l *Loader) examine(ctx context.Context, a *admin, need restore.Requirement
 	if ctx.Err() != nil {
 		return nil, restore.Verdict{}, ctx.Err()
 	}
-	if a.remote != nil && !refused(err) {
+	if a.reached && !refused(err) {
 		return nil, restore.Verdict{}, fmt.Errorf("asking the target %s: %w", l.target(), err)
 	}
 	return nil, restore.Verdict{Points: []restore.Point{{Name: "reachable", Level: restore.Fail, Detail: unreachable(err)}}}, nil

@@ -27,6 +27,10 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	if opts == nil {
 		opts = &restore.Options{}
 	}
+	if !l.busy.TryLock() {
+		return nil, fmt.Errorf("%w: a restore into it is under way", restore.ErrRefused)
+	}
+	defer l.busy.Unlock()
 	a := newAdmin(l.cfg.Options, l.cfg.Stall)
 	defer a.close()
 	t, verdict, err := l.examine(ctx, a, restore.Requirements{Backup: src.Backup(), Replace: opts.Replace})
@@ -152,6 +156,9 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	if n, who := primary.Refused(); n > 0 {
 		r.warn("%d connections from others than the target were turned away (%s)", n, who)
 	}
+	if err := r.lookAgain(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.send(ctx); err != nil {
 		return nil, err
 	}
@@ -229,6 +236,22 @@ func (r *run) noContact(primary *replication.Primary, host, port string) error {
 		return fmt.Errorf("%s; %d connections were turned away (%s). If one of them was the target: it may come from another address, which is no matter when the user may CONFIG SET masterauth, or not trust our certificate", text, n, who)
 	}
 	return fmt.Errorf("%s: is there a firewall, or NAT? Set Config.Advertise to an address of this machine that the target can reach, and Config.Listen to a port that is open to it", text)
+}
+
+// lookAgain looks for data that came between the check and now. As a replica the target takes none any more, and it still has
+// all that it had.
+func (r *run) lookAgain(ctx context.Context) error {
+	info, _, err := r.admin.info(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for data that came after the check: %w", err)
+	}
+	r.target.keys = keyspace(info)
+	r.target.info["number_of_libraries"] = info["number_of_libraries"]
+	if r.target.hasData() && !r.opts.Replace {
+		return fmt.Errorf("%w: somebody else wrote to it after it was checked, %d keys and %d function libraries",
+			restore.ErrNotEmpty, r.target.keys.total(), r.target.libraries())
+	}
+	return nil
 }
 
 // send gives the target the stream and waits until it has loaded it.
