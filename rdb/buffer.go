@@ -11,6 +11,9 @@ import (
 // small enough that both stay in a core's second-level cache between the copy, the checksum and the walk.
 const bufferSize = 128 << 10
 
+// smallestBuffer has room for the longest thing that is looked at in one piece: a magic, or a length and its first byte.
+const smallestBuffer = 16
+
 // A buffer is a window on a stream. The bytes at hand are buf[pos:end]; what lies before pos is consumed. The checksum
 // and the tee take consumed bytes in as large pieces as there are: when the window moves.
 //

@@ -111,7 +111,12 @@ var noAttributes = attributes{idle: -1, freq: -1}
 // The reader reads ahead, but never waits for more bytes than the entry needs that it was asked for: the
 // last byte that it insists on is the last of the stream.
 func NewReader(src io.Reader, opts *ReaderOptions) *Reader {
-	r := &Reader{buffer: buffer{src: src, buf: make([]byte, bufferSize)}, maxKey: defaultMaxKey, attrs: noAttributes}
+	return newReader(src, opts, bufferSize)
+}
+
+// newReader is NewReader with buffers of at least smallestBuffer bytes each.
+func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
+	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, attrs: noAttributes}
 	if opts != nil && opts.MaxKey > 0 {
 		r.maxKey = opts.MaxKey
 	}
@@ -123,7 +128,7 @@ func NewReader(src io.Reader, opts *ReaderOptions) *Reader {
 func (r *Reader) Dialect() Dialect { return r.dialect }
 
 // Offset returns how many bytes of the stream are consumed. After Next returned io.EOF it is the length of the stream,
-// whatever follows in the source.
+// whatever follows in the source. After any other error it lies somewhere before what is wrong, or in it.
 func (r *Reader) Offset() int64 { return r.offset() }
 
 // Buffered returns what was read from the source behind Offset. It holds until the next call of a method.
@@ -232,8 +237,10 @@ func hasMagic(begin string) bool {
 // nextKey reads a type byte and the key name behind it. The value is left to read.
 func (r *Reader) nextKey(code uint8, enc *encoding) bool {
 	e := &r.entry
-	e.Kind, e.Type, e.Encoding, e.DB, e.Offset = KindKey, enc.typ, code, r.db, r.offset()
-	e.Value, e.Module = nil, 0
+	if e.Kind != KindKey {
+		*e = Entry{Kind: KindKey} // a key after another has nothing to clear but what is set below
+	}
+	e.Type, e.Encoding, e.DB, e.Offset, e.Module = enc.typ, code, r.db, r.offset(), 0
 
 	p := r.pos + 1
 	if p < r.end && r.buf[p] < 0x40 && p+1+int(r.buf[p]) <= r.end {

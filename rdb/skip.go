@@ -185,6 +185,11 @@ func (r *Reader) skipStrings(n, tail uint64) bool {
 		b, p := r.buf[:r.end], r.pos
 		for n > 0 && p+1 < len(b) {
 			c := b[p]
+			if c < 0x40 {
+				p += 1 + int(c) + int(tail)
+				n--
+				continue
+			}
 			size := int(stringSizes[c])
 			if size == 0 {
 				if c >= 0x80 {

@@ -1,0 +1,71 @@
+package rdb_test
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"time"
+
+	"github.com/amberkv/amber/rdb"
+)
+
+// Verify a file: its structure and its checksum.
+func ExampleReader() {
+	f, err := os.Open("testdata/redis-8.6.3/expires.rdb")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	r := rdb.NewReader(f, nil)
+	for {
+		if _, err := r.Next(); err == io.EOF {
+			break
+		} else if err != nil {
+			log.Fatal(err)
+		}
+	}
+	s := r.Stats()
+	fmt.Printf("%v, checksum %s: %d keys, %d with an expiry\n", r.Dialect(), s.Checksum, s.Keys, s.Expires)
+	for _, db := range s.DBs {
+		fmt.Printf("database %d: %d keys, %d of them strings\n", db.DB, db.Keys, db.Types[rdb.TypeString])
+	}
+	// Output:
+	// redis:13, checksum crc64: 28 keys, 24 with an expiry
+	// database 0: 7 keys, 3 of them strings
+	// database 1: 7 keys, 3 of them strings
+	// database 9: 7 keys, 3 of them strings
+	// database 15: 7 keys, 3 of them strings
+}
+
+// List keys, and take the value of one for RESTORE.
+func ExampleReader_Entries() {
+	f, err := os.Open("testdata/handmade/hash_pre_ga_22.rdb")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	r := rdb.NewReader(f, nil)
+	for e, err := range r.Entries() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Kind != rdb.KindKey {
+			continue
+		}
+		fmt.Printf("db %d: %s %q\n", e.DB, e.Type, e.Key)
+		if e.HasExpiry {
+			fmt.Println("expires at", time.UnixMilli(e.ExpireAt).UTC())
+		}
+		if string(e.Key) == "h" {
+			payload, err := r.AppendRaw(nil, 1<<20)
+			if err != nil {
+				log.Fatal(err)
+			}
+			fmt.Printf("RESTORE h 0 %.12q…\n", payload)
+		}
+	}
+	// Output:
+	// db 0: hash "h"
+	// RESTORE h 0 "\x16\x03\x81\x00\x00\x03\xbb,\xc3\xd8\x05\x01"…
+}
