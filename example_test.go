@@ -1,0 +1,86 @@
+package amber_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/storage/filestore"
+)
+
+// The main path: a server is backed up into a directory, and the backup is put into another server.
+func Example() {
+	ctx := context.Background()
+	from, to, done := servers(ctx)
+	defer done()
+	dir, err := os.MkdirTemp("", "amber-example-")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer os.RemoveAll(dir)
+
+	store, err := filestore.New(dir, nil)
+	if err != nil {
+		log.Panic(err)
+	}
+	service, err := amber.New(amber.Config{Store: store})
+	if err != nil {
+		log.Panic(err)
+	}
+	b, err := service.Backup(ctx, amber.BackupRequest{DataStore: "orders", Name: "before-upgrade", From: from})
+	if err != nil {
+		log.Panic(err)
+	}
+	rep, err := service.Restore(ctx, amber.RestoreRequest{Backup: b.ID, To: to})
+	if err != nil {
+		log.Panic(err)
+	}
+	fmt.Printf("%s of %s is %s: %d keys, %d with an expiry\n", b.Name, b.DataStore, b.State, b.Keys, b.Expires)
+	fmt.Printf("restored by %s: %d keys\n", rep.Method, rep.Keys)
+	fmt.Println(redis.NewClient(to).HGetAll(ctx, "order:1").Val())
+	// Output:
+	// before-upgrade of orders is ready: 3 keys, 1 with an expiry
+	// restored by feed: 3 keys
+	// map[customer:Ada state:paid]
+}
+
+// servers starts two servers, and puts three keys into the first.
+func servers(ctx context.Context) (from, to *redis.Options, done func()) {
+	var started []*testserver.Server
+	var dirs []string
+	for range 2 {
+		dir, err := os.MkdirTemp("", "amber-example-server-")
+		if err != nil {
+			log.Panic(err)
+		}
+		s, err := testserver.Launch("valkey-9.1", dir)
+		if err != nil {
+			log.Panic(err)
+		}
+		started, dirs = append(started, s), append(dirs, dir)
+	}
+	from, to = started[0].Options(), started[1].Options()
+	c := redis.NewClient(from)
+	defer c.Close()
+	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.HSet(ctx, "order:1", "customer", "Ada", "state", "paid")
+		p.RPush(ctx, "queue", "order:1")
+		p.Set(ctx, "session:7", "Ada", time.Hour)
+		return nil
+	})
+	if err != nil {
+		log.Panic(err)
+	}
+	return from, to, func() {
+		for i, s := range started {
+			s.Close()
+			os.RemoveAll(dirs[i])
+		}
+	}
+}

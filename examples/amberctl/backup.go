@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/backup/replica"
+	"github.com/amberkv/amber/catalog"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	var (
+		from     serverFlags
+		id, name string
+		about    string
+		prefer   string
+		leaseTTL time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "backup --from URL --id DATASTORE",
+		Short: "Back up a server",
+		Long: `Back up a Redis or Valkey server: take a snapshot as a replica does, prove it on its way, store it, read it back.
+
+The backup is listed when all that is done, and not before. One data store has one backup at a time.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
+		Example: "  amberctl --store file:///var/backups backup --from redis://user:pw@host:6379 --id orders --name before-upgrade",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := amber.BackupRequest{DataStore: id, Name: name, Description: about}
+			switch {
+			case id == "":
+				return usagef("--id is missing: say which data store this is, as in --id orders")
+			case leaseTTL < 3*time.Second:
+				return usagef("--lease-ttl %v is too short, it has to be at least 3s", leaseTTL)
+			case len(about) > 1000:
+				return usagef("--description has %d bytes, the limit is 1000", len(about))
+			}
+			if err := checkID(id); err != nil {
+				return err
+			}
+			if name != "" {
+				if err := catalog.ValidName(name); err != nil {
+					return usagef("--name %q: %w", name, err)
+				}
+			}
+			switch prefer {
+			case "replica":
+				q.Prefer = replica.PreferReplica
+			case "primary":
+				q.Prefer = replica.PreferPrimary
+			case "exact":
+				q.Prefer = replica.PreferExact
+			default:
+				return usagef("--prefer %q: it can be replica, primary or exact", prefer)
+			}
+			var err error
+			if q.From, err = a.options(&from); err != nil {
+				return err
+			}
+			svc, done, err := a.service(amber.Config{LeaseTTL: leaseTTL})
+			if err != nil {
+				return err
+			}
+			defer done()
+			var stop func()
+			q.Progress, stop = a.progress("backup of " + id)
+			b, err := svc.Backup(cmd.Context(), q)
+			stop()
+			if err != nil {
+				return explain(cmd.Context(), err, "nothing was listed; what was stored was taken back as far as there was time, "+
+					"'amberctl sweep' removes the rest")
+			}
+			return a.print(b, func(w io.Writer) {
+				if a.quiet {
+					fmt.Fprintln(w, b.ID)
+					return
+				}
+				fmt.Fprintf(w, "%s is ready: %s, %s stored (%s raw) in %s, %s\n", b.ID, plural(b.Keys, "key"),
+					size(b.StoredBytes), size(b.RawBytes), describeStore(a.store), took(b.Timings.Total))
+			})
+		},
+	}
+	from.add(cmd, "from", "the server to back up")
+	flags := cmd.Flags()
+	flags.StringVar(&id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
+	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters")
+	flags.StringVar(&about, "description", "", "a text for the backup, at most 1000 bytes")
+	flags.StringVar(&prefer, "prefer", "replica",
+		"who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) this server")
+	flags.DurationVar(&leaseTTL, "lease-ttl", 30*time.Second,
+		"how long this run, if it dies, keeps others from the data store; at least 3s")
+	return cmd
+}

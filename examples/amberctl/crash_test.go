@@ -1,0 +1,282 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/internal/testserver"
+)
+
+const crashVersion = "redis-8.0"
+
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	source := testserver.Start(t, crashVersion)
+	testserver.Generate(t, source.Client(t), 200, 7)
+	// Enough noise for compressed bytes to be with the store before the last ones came from the server.
+	noise := rand.NewChaCha8([32]byte{7})
+	for i := range 6 {
+		value := make([]byte, 512<<10)
+		noise.Read(value)
+		if err := source.Client(t).Set(t.Context(), fmt.Sprint("noise:", i), value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := testserver.Snapshot(t, source.Client(t))
+
+	for _, place := range crashpoint.All() {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			c := newCtl(t)
+			first := c.backUp(t, source, "--name", "first")
+			backUp := []string{"backup", "--from", source.URL(), "--id", "orders", "--lease-ttl", "3s"}
+			crash := func(args ...string) {
+				t.Helper()
+				p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, args...)
+				if p.wait(t, patience); !p.killed() {
+					t.Fatalf("%v did not die at %s: %v\n%s", args, place, p.ProcessState, p.stderr.String())
+				}
+			}
+			listed := []string{first} // what has to be there in the end, and what may be
+			switch operation, _, _ := strings.Cut(place, "-"); operation {
+			case "backup":
+				crash(backUp...)
+				if place == crashpoint.BackupPublished {
+					listed = c.list(t)
+					if len(listed) != 2 {
+						t.Fatalf("listed: %v, want the backup that was published", listed)
+					}
+				}
+				c.listsExactly(t, listed)
+				// The dead run still has its lease: the next one is refused, until the lease has ended.
+				if _, stderr := c.run(t, exitFailed, backUp...); !strings.Contains(stderr, "being backed up already") {
+					t.Errorf("a backup while the dead run has its lease: %s", stderr)
+				}
+				listed = slices.Concat([]string{c.backUpAfterLease(t, backUp)}, listed)
+			case "delete":
+				crash("delete", first)
+				listed = nil
+				c.listsExactly(t, nil)
+				if place == crashpoint.DeleteMarked { // it can be finished by hand, and otherwise by the sweep
+					c.run(t, exitDone, "delete", first)
+				}
+				listed = []string{c.backUp(t, source)}
+			case "sweep":
+				// A run that died, and a sweep that dies over it.
+				p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + crashpoint.BackupMidPart}, backUp...)
+				if p.wait(t, patience); !p.killed() {
+					t.Fatalf("the backup did not die: %v\n%s", p.ProcessState, p.stderr.String())
+				}
+				c.run(t, exitDone, "sweep", "--grace", "0") // the dead run has its lease: nothing happens to it
+				if states := c.states(t); states[catalog.StateRunning] != 1 {
+					t.Errorf("after a sweep while the lease lasts there are %v", states)
+				}
+				testserver.Eventually(t, patience, "a sweep dies at "+place, func() error {
+					p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, "sweep", "--grace", "0")
+					if p.wait(t, patience); !p.killed() {
+						time.Sleep(time.Second)
+						return fmt.Errorf("%v: %s%s", p.ProcessState, p.stdout.String(), p.stderr.String())
+					}
+					return nil
+				})
+				if states := c.states(t); states[catalog.StateInterrupted] != 1 {
+					t.Errorf("after the sweep died there are %v", states)
+				}
+			case "restore":
+				target := testserver.Start(t, crashVersion)
+				testserver.Generate(t, target.Client(t), 30, 8)
+				before := testserver.Snapshot(t, target.Client(t))
+				crash("restore", first, "--to", target.URL(), "--replace")
+				if diff := testserver.Diff(before, testserver.Snapshot(t, target.Client(t))); diff != "" {
+					t.Errorf("the target was touched:\n%s", diff)
+				}
+			default:
+				t.Fatalf("nobody knows how to get to %s", place)
+			}
+			c.listsExactly(t, listed)
+			c.run(t, exitDone, "sweep", "--grace", "0")
+			c.onlyBackups(t)
+			c.listsExactly(t, listed)
+			if len(listed) > 1 {
+				listed = listed[:len(listed)-1] // the oldest is the same in all of these tests, and verified
+			}
+			for _, id := range listed {
+				c.restores(t, id, crashVersion, want)
+			}
+		})
+	}
+}
+
+// listsExactly fails the test unless these backups are listed, and all of them verify.
+func (c *ctl) listsExactly(t *testing.T, want []string) {
+	t.Helper()
+	if got := c.list(t); !slices.Equal(got, want) {
+		t.Fatalf("listed: %v, want %v", got, want)
+	}
+	c.run(t, exitDone, "verify", "--all", "--quiet")
+}
+
+// states counts the records by their state.
+func (c *ctl) states(t *testing.T) map[catalog.State]int {
+	t.Helper()
+	states := map[catalog.State]int{}
+	for _, b := range parse[[]listed](t, c, exitDone, "list", "--all") {
+		states[b.State]++
+	}
+	return states
+}
+
+// backUpAfterLease waits for the end of somebody's lease with a backup, and returns its ID.
+func (c *ctl) backUpAfterLease(t *testing.T, args []string) (id string) {
+	t.Helper()
+	testserver.Eventually(t, patience, "a backup is made after the lease has ended", func() error {
+		p := c.start(t, program, nil, append(args, "--quiet")...)
+		if p.wait(t, patience) != exitDone {
+			if !strings.Contains(p.stderr.String(), "being backed up already") {
+				t.Fatalf("while the lease lasts: %s", p.stderr.String())
+			}
+			time.Sleep(500 * time.Millisecond)
+			return errors.New(p.stderr.String())
+		}
+		id = strings.TrimSpace(p.stdout.String())
+		return nil
+	})
+	return id
+}
+
+// slowServer starts a server that takes its time to send a snapshot: about as many milliseconds as it has keys.
+func slowServer(t *testing.T, keys int) *testserver.Server {
+	t.Helper()
+	s := testserver.Start(t, crashVersion, "--rdb-key-save-delay", "1000")
+	testserver.Generate(t, s.Client(t), keys, 9)
+	return s
+}
+
+// transferring waits until a backup of c has begun to receive.
+func (p *process) transferring(t *testing.T) {
+	t.Helper()
+	testserver.Eventually(t, patience, "the snapshot is on its way", func() error {
+		if !strings.Contains(p.stderr.String(), ": transfer") {
+			return errors.New("it says " + p.stderr.String())
+		}
+		return nil
+	})
+}
+
+func TestTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	c, s := newCtl(t), slowServer(t, 2500)
+	args := []string{"backup", "--from", s.URL(), "--id", "orders"}
+	both := []*process{c.start(t, program, nil, args...), c.start(t, program, nil, args...)}
+	var winners []string
+	for _, p := range both {
+		switch p.wait(t, patience) {
+		case exitDone:
+			winners = append(winners, strings.Fields(p.stdout.String())[0])
+		case exitFailed:
+			if !strings.Contains(p.stderr.String(), "being backed up already") || p.stdout.String() != "" {
+				t.Errorf("the loser says %s%s", p.stdout.String(), p.stderr.String())
+			}
+		default:
+			t.Errorf("%v: %s", p.ProcessState, p.stderr.String())
+		}
+	}
+	if len(winners) != 1 {
+		t.Fatalf("%d of two won", len(winners))
+	}
+	c.listsExactly(t, winners)
+	// Another data store is not held up.
+	p := c.start(t, program, nil, args...)
+	p.transferring(t)
+	c.run(t, exitDone, "backup", "--from", testserver.Start(t, crashVersion).URL(), "--id", "carts")
+	if p.wait(t, patience) != exitDone {
+		t.Error(p.stderr.String())
+	}
+}
+
+// A process that is paused past its lease and wakes up late can't publish, and leaves nothing.
+func TestPausedPastLease(t *testing.T) {
+	t.Parallel()
+	c, s := newCtl(t), slowServer(t, 1500)
+	late := c.start(t, program, nil, "backup", "--from", s.URL(), "--id", "orders", "--lease-ttl", "3s")
+	late.transferring(t)
+	if err := late.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	other := c.backUpAfterLease(t, []string{"backup", "--from", s.URL(), "--id", "orders"})
+	if err := late.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if status := late.wait(t, patience); status != exitFailed || late.stdout.String() != "" || !strings.Contains(late.stderr.String(), "lease was lost") {
+		t.Errorf("the late one: exit status %d\n%s%s", status, late.stdout.String(), late.stderr.String())
+	}
+	c.listsExactly(t, []string{other})
+	c.run(t, exitDone, "sweep", "--grace", "0")
+	c.onlyBackups(t)
+	c.restores(t, other, crashVersion, testserver.Snapshot(t, s.Client(t)))
+}
+
+func TestInterrupt(t *testing.T) {
+	for name, signal := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, s := newCtl(t), slowServer(t, 20000)
+			p := c.start(t, program, nil, "backup", "--from", s.URL(), "--id", "orders")
+			p.transferring(t)
+			if err := p.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if status := p.wait(t, 5*time.Second); status != exitFailed {
+				t.Errorf("exit status %d: %s", status, p.stderr.String())
+			}
+			if !strings.Contains(p.stderr.String(), "amberctl: interrupted: nothing was listed") || p.stdout.String() != "" {
+				t.Errorf("it says %s%s", p.stdout.String(), p.stderr.String())
+			}
+			c.listsExactly(t, []string{})
+			c.run(t, exitDone, "sweep", "--grace", "0")
+			c.onlyBackups(t)
+		})
+	}
+}
+
+func TestInterruptRestore(t *testing.T) {
+	t.Parallel()
+	c, s := newCtl(t), testserver.Start(t, crashVersion)
+	testserver.Generate(t, s.Client(t), 20000, 10)
+	id := c.backUp(t, s)
+	target := testserver.Start(t, crashVersion, "--key-load-delay", "1000")
+	testserver.Generate(t, target.Client(t), 10, 11)
+	p := c.start(t, program, nil, "restore", id, "--to", target.URL(), "--replace")
+	testserver.Eventually(t, patience, "the target loads", func() error {
+		if !strings.Contains(target.Log(), "Loading DB in memory") {
+			return errors.New(target.Log())
+		}
+		return nil
+	})
+	if err := p.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	status := p.wait(t, 10*time.Second)
+	if said := p.stderr.String(); status != exitFailed || !strings.Contains(said, "interrupted: restore") || !strings.Contains(said, "the target's data: ") {
+		t.Errorf("exit status %d, and it doesn't say what the target holds:\n%s", status, said)
+	}
+	info, err := target.Client(t).Info(t.Context(), "replication").Result()
+	if err != nil || !strings.Contains(info, "role:master") {
+		t.Errorf("the target still replicates: %v\n%s", err, info)
+	}
+	if err := target.Client(t).ConfigSet(t.Context(), "key-load-delay", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, exitDone, "restore", id, "--to", target.URL(), "--replace")
+	if diff := testserver.Diff(testserver.Snapshot(t, s.Client(t)), testserver.Snapshot(t, target.Client(t))); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/catalog"
+)
+
+func (a *app) showCommand() *cobra.Command {
+	var id string
+	cmd := &cobra.Command{
+		Use:               "show BACKUP",
+		Short:             "Show what a backup holds and where it came from",
+		Long:              "Show a backup: where it came from, what is in it and how it was proved. With --json, its whole manifest." + backupArg,
+		Args:              takes(1, 1, "BACKUP"),
+		ValidArgsFunction: a.completeBackup,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkID(id); err != nil {
+				return err
+			}
+			svc, done, err := a.service(amber.Config{})
+			if err != nil {
+				return err
+			}
+			defer done()
+			backup, err := find(cmd.Context(), svc, args[0], id)
+			if err != nil {
+				return explain(cmd.Context(), err, "showing changes nothing")
+			}
+			b, err := svc.Get(cmd.Context(), backup)
+			if err != nil {
+				return explain(cmd.Context(), err, "showing changes nothing")
+			}
+			return a.print(b, func(w io.Writer) { show(w, b) })
+		},
+	}
+	cmd.Flags().StringVar(&id, "id", "", "the data store, if BACKUP is a name")
+	return cmd
+}
+
+// show prints a manifest for people.
+func show(w io.Writer, b *catalog.Backup) {
+	rows := [][]string{{"Backup", string(b.ID)}, {"Data store", b.DataStore}}
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, value})
+		}
+	}
+	add("Name", b.Name)
+	add("Description", b.Description)
+	add("State", stateText(b))
+	add("Kind", string(b.Kind))
+	add("Created", when(b.CreatedAt)+" UTC")
+	if b.Timings.Total > 0 {
+		t := b.Timings
+		add("Took", fmt.Sprintf("%s: wait %s, transfer %s, read back %s", took(t.Total), took(t.Wait), took(t.Transfer), took(t.ReadBack)))
+	}
+	s := b.Source
+	add("Source", strings.Join(filled(source(s.Engine, s.Version), s.Address, s.Topology, s.Role), ", "))
+	add("Snapshot", strings.Join(filled(s.Dialect, by(s.Method)), ", "))
+	if s.ReplicationID != "" {
+		add("Replication", fmt.Sprintf("%s at offset %d", s.ReplicationID, s.ReplicationOffset))
+	}
+	if s.UsedMemory > 0 {
+		add("Memory used", size(s.UsedMemory))
+	}
+	if b.State == catalog.StateReady {
+		add("Keys", fmt.Sprintf("%s, %s with an expiry", count(b.Keys), count(b.Expires)))
+		add("Size", fmt.Sprintf("%s stored, %s raw%s", size(b.StoredBytes), size(b.RawBytes), percent(b.StoredBytes, b.RawBytes)))
+		add("Functions", strconv.FormatInt(b.Functions, 10))
+	}
+	table(w, rows...)
+	if len(b.DBs) > 0 {
+		rows := [][]string{{"DB", "KEYS", "EXPIRES", "TYPES"}}
+		for _, db := range b.DBs {
+			rows = append(rows, []string{strconv.Itoa(db.Index), count(db.Keys), count(db.Expires), byType(db.Types)})
+		}
+		fmt.Fprintln(w)
+		table(w, rows...)
+	}
+	if len(b.Modules) > 0 {
+		rows := [][]string{{"MODULE", "VERSION", "KEYS", "AUX"}}
+		for _, m := range b.Modules {
+			rows = append(rows, []string{m.Name, strconv.Itoa(m.Version), count(m.Keys), count(m.Aux)})
+		}
+		fmt.Fprintln(w)
+		table(w, rows...)
+	}
+	if len(b.Parts) > 0 {
+		rows := [][]string{{"PART", "DIALECT", "KEYS", "SIZE", "RAW", "SHA-256 (STORED)"}}
+		for _, p := range b.Parts {
+			rows = append(rows, []string{p.Name, p.Dialect, count(p.Keys), size(p.Size), size(p.RawSize), p.SHA256})
+		}
+		fmt.Fprintln(w)
+		table(w, rows...)
+	}
+}
+
+// stateText says how far a backup is and how it was proved.
+func stateText(b *catalog.Backup) string {
+	switch {
+	case b.Error != "":
+		return fmt.Sprintf("%s: %s", b.State, b.Error)
+	case b.State != catalog.StateReady:
+		return string(b.State)
+	}
+	var proofs []string
+	v := b.Verification
+	if v.Structure {
+		proofs = append(proofs, "structure")
+	}
+	switch v.Checksum {
+	case "":
+	case "absent":
+		proofs = append(proofs, "checksum (absent: the server writes none)")
+	default:
+		proofs = append(proofs, v.Checksum)
+	}
+	if v.ReadBack {
+		proofs = append(proofs, "read back")
+	}
+	text := string(b.State)
+	if len(proofs) > 0 {
+		text += ", proved by " + strings.Join(proofs, ", ")
+	}
+	if !v.At.IsZero() {
+		text += ", at " + v.At.UTC().Format(time.TimeOnly)
+	}
+	return text
+}
+
+func by(method string) string {
+	if method == "" {
+		return ""
+	}
+	return "taken by method " + method
+}
+
+// filled returns the strings that are not empty.
+func filled(parts ...string) []string {
+	var out []string
+	for _, p := range parts {
+		if p != "" {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func percent(part, whole int64) string {
+	if whole <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%.0f%%)", 100*float64(part)/float64(whole))
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+)
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	store := "--store=" + t.TempDir()
+	from := "--from=redis://127.0.0.1:1"
+	for _, test := range []struct {
+		args []string
+		want string // in the error
+	}{
+		{nil, "command is missing"},
+		{[]string{"bakup"}, `"backup"`},
+		{[]string{"rdb"}, "command is missing"},
+		{[]string{"rdb", "verfy"}, `"verify"`},
+		{[]string{"list", "--jsn", store}, "--jsn"},
+		{[]string{"list", "x", store}, `"x"`},
+		{[]string{"list"}, "AMBER_STORE"},
+		{[]string{"list", "--store", "s3://bucket"}, `"s3"`},
+		{[]string{"list", "--store", "file://host/path"}, "file:///"},
+		{[]string{"list", "--store", "file:///"}, "no directory"},
+		{[]string{"list", "--store", "file:///a?b"}, "%3F"},
+		{[]string{"list", "--id", "a/b", store}, "--id"},
+		{[]string{"backup", store, "--id", "a"}, "--from"},
+		{[]string{"backup", store, from}, "--id"},
+		{[]string{"backup", store, from, "--id", ".."}, "--id"},
+		{[]string{"backup", store, from, "--id", "a", "--name", "b c"}, "--name"},
+		{[]string{"backup", store, from, "--id", "a", "--description", strings.Repeat("x", 1001)}, "--description"},
+		{[]string{"backup", store, from, "--id", "a", "--prefer", "none"}, "--prefer"},
+		{[]string{"backup", store, from, "--id", "a", "--lease-ttl", "1s"}, "--lease-ttl"},
+		{[]string{"backup", store, from, "--id", "a", "--lease-ttl", "x"}, "--lease-ttl"},
+		{[]string{"backup", store, from, "--id", "a", "--cacert", "f"}, "rediss://"},
+		{[]string{"backup", store, from, "--id", "a", "extra"}, `"extra"`},
+		{[]string{"backup", store, "--from", "127.0.0.1:6379", "--id", "a"}, "redis://"},
+		{[]string{"backup", store, "--from", "http://127.0.0.1", "--id", "a"}, "redis://"},
+		{[]string{"backup", store, "--from", "redis://127.0.0.1/3", "--id", "a"}, "all databases"},
+		{[]string{"backup", store, "--from", "rediss://127.0.0.1", "--id", "a", "--cert", "f"}, "--key"},
+		{[]string{"backup", store, "--from", "redis://:CANARY-0@127.0.0.1", "--id", "a", "--password-file", "f"}, "--password-file"},
+		{[]string{"show", store}, "BACKUP"},
+		{[]string{"show", store, "a", "b"}, `"b"`},
+		{[]string{"verify", store}, "--all"},
+		{[]string{"verify", store, "a", "--all"}, "not both"},
+		{[]string{"delete", store}, "BACKUP"},
+		{[]string{"restore", store, "a"}, "--to"},
+		{[]string{"restore", store, "--to", "redis://127.0.0.1:1"}, "BACKUP"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--method", "magic"}, "--method"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--listen-cert", "f"}, "--listen-key"},
+		{[]string{"sweep", store, "--grace", "1s"}, "--grace"},
+		{[]string{"sweep", store, "--grace", "-1h"}, "--grace"},
+		{[]string{"rdb", "verify"}, "FILE"},
+		{[]string{"rdb", "stat"}, "FILE"},
+		{[]string{"rdb", "stat", "a", "b"}, `"b"`},
+	} {
+		var stdout, stderr bytes.Buffer
+		status := run(t.Context(), append(test.args, "--json"), nil, &stdout, &stderr, noEnv)
+		if status != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), test.want) || !strings.Contains(stderr.String(), "--help") {
+			t.Errorf("amberctl %v: %d, want %d and %q\n%s%s", test.args, status, exitUsage, test.want, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--help"}, {"--version"}, {"help"}, {"backup", "--help"}, {"rdb", "verify", "-h"}, {"completion", "bash"}} {
+		var stdout, stderr bytes.Buffer
+		if status := run(t.Context(), args, nil, &stdout, &stderr, noEnv); status != exitDone || stdout.Len() == 0 || stderr.Len() > 0 {
+			t.Errorf("amberctl %v: %d\n%s%s", args, status, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// A result that could not be written is a failure.
+func TestResultNotWritten(t *testing.T) {
+	t.Parallel()
+	store := t.TempDir()
+	for _, args := range [][]string{{"list", "--json"}, {"sweep"}, {"--version"}} {
+		var stderr bytes.Buffer
+		if status := run(t.Context(), append([]string{"--store", store}, args...), nil, fullDisk{}, &stderr, noEnv); status != exitFailed || !strings.Contains(stderr.String(), "disk is full") {
+			t.Errorf("amberctl %v: %d, %s", args, status, stderr.String())
+		}
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("disk is full") }
+
+// No password is in anything that the program writes, however it got it and whatever went wrong.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	const secret = "CANARY-4711/#?%"
+	const encoded = "CANARY-4711%2F%23%3F%25"
+	source := testserver.Start(t, "redis-8.0", "--requirepass", secret)
+	target := testserver.Start(t, "redis-8.0", "--requirepass", secret)
+	source.AddUser(t, "amber", "CANARY-user", "+info", "+replconf", "+psync", "+sync", "+hello", "+client", "+role")
+	testserver.Generate(t, source.Client(t), 50, 6)
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from := func(user, password string) string { return "redis://" + user + ":" + password + "@" + source.Addr }
+	plain := "redis://" + source.Addr
+	to := "redis://" + target.Addr
+
+	c := newCtl(t)
+	for _, test := range []struct {
+		status int
+		env    []string
+		args   []string
+	}{
+		{exitDone, nil, []string{"backup", "--id", "a", "--name", "first", "--from", from("", encoded)}},
+		{exitDone, nil, []string{"backup", "--id", "a", "--from", from("amber", "CANARY-user")}},
+		{exitDone, nil, []string{"backup", "--id", "a", "--from", plain, "--password-file", file}},
+		{exitDone, []string{"AMBER_PASSWORD=" + secret}, []string{"backup", "--id", "a", "--from", plain}},
+		{exitDone, []string{"AMBER_PASSWORD=CANARY-wrong", "AMBER_FROM_PASSWORD=" + secret}, []string{"backup", "--id", "a", "--from", plain}},
+		{exitDone, []string{"AMBER_PASSWORD=CANARY-user"}, []string{"backup", "--id", "a", "--from", "redis://amber@" + source.Addr}},
+		{exitDone, []string{"AMBER_PASSWORD=CANARY-wrong", "AMBER_TO_PASSWORD=" + secret}, []string{"restore", "first", "--to", to}},
+		{exitFailed, nil, []string{"backup", "--id", "a", "--from", from("", "CANARY-wrong")}},
+		{exitFailed, nil, []string{"backup", "--id", "a", "--from", from("CANARY-nobody", "CANARY-wrong")}},
+		{exitFailed, []string{"AMBER_TO_PASSWORD=" + secret}, []string{"backup", "--id", "a", "--from", plain}},
+		{exitFailed, []string{"AMBER_PASSWORD=CANARY-wrong"}, []string{"restore", "first", "--to", to}},
+		{exitFailed, nil, []string{"backup", "--id", "a", "--from", "redis://:CANARY-9@127.0.0.1:1"}},
+		{exitFailed, nil, []string{"backup", "--id", "a", "--from", "rediss://:CANARY-9@127.0.0.1:1"}},
+		{exitFailed, nil, []string{"backup", "--id", "a", "--from", plain, "--password-file", filepath.Dir(file)}},
+		{exitUsage, nil, []string{"backup", "--id", "a", "--from", from("", secret)}}, // not encoded
+		{exitUsage, nil, []string{"backup", "--id", "a", "--from", "redis://:CANARY-1?CANARY-2@host"}},
+		{exitUsage, nil, []string{"backup", "--id", "a", "--from", "redis://user:12/CANARY-2@host"}},
+		{exitUsage, nil, []string{"backup", "--id", "a", "--from", "redis://host?CANARY-2=1"}},
+		{exitUsage, nil, []string{"backup", "--id", "a", from("", "CANARY-9")}},
+		{exitUsage, nil, []string{from("", "CANARY-9")}},
+		{exitUsage, nil, []string{"--from=" + from("", "CANARY-9")}},
+	} {
+		p := c.start(t, program, test.env, append(test.args, "--verbose")...)
+		if status := p.wait(t, patience); status != test.status {
+			t.Errorf("%v %v: exit status %d, want %d\n%s", test.env, test.args, status, test.status, p.stderr.String())
+		}
+		for _, out := range []string{p.stdout.String(), p.stderr.String()} {
+			if strings.Contains(strings.ReplaceAll(out, "CANARY-nobody", ""), "CANARY") {
+				t.Errorf("%v %v tells a secret: %s", test.env, test.args, out)
+			}
+		}
+	}
+	if c.anywhere(t, "CANARY") {
+		t.Error("a secret is in the store")
+	}
+	if diff := testserver.Diff(testserver.Snapshot(t, source.Client(t)), testserver.Snapshot(t, target.Client(t))); diff != "" {
+		t.Error(diff)
+	}
+
+	var stdout, stderr bytes.Buffer // a password from standard input
+	status := run(t.Context(), []string{"backup", "--store", c.store, "--id", "a", "--from", plain, "--password-file", "-"}, strings.NewReader(secret), &stdout, &stderr, noEnv)
+	if status != exitDone {
+		t.Errorf("--password-file -: %d, %s", status, stderr.String())
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 B": size(0), "1023 B": size(1023), "1.0 KiB": size(1024), "1.0 MiB": size(1<<20 - 1), "375.0 MiB": size(375 << 20), "8192.0 PiB": size(1<<63 - 1),
+		"0": count(0), "999": count(999), "1,000": count(1000), "12,345,678": count(12345678), "-1,234": count(-1234),
+		"1 key": plural(1, "key"), "0 keys": plural(0, "key"),
+		"1.23s": took(1234567890), "12ms": took(12345678), "1m1s": took(61 * time.Second), "1s (1.0 MiB/s)": tookFor(time.Second, 1<<20),
+		"list 5, hash 2, set 2": byType(map[string]int64{"set": 2, "hash": 2, "list": 5}),
+		"a b":                   clean("a\x1bb"),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
