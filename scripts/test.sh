@@ -1,12 +1,12 @@
 #!/bin/bash
 # test.sh: runs every test of both modules: with the race detector, except in packages that have no goroutines of their own,
-# where it would find nothing and cost most of the time.
+# where it would find nothing and cost most of the time, and in the examples, whose work is done by processes of their own.
 #
 # usage: test.sh [arguments for go test]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-plain='/(rdb|internal/(archtest|bench|crc64|lzf|listpack|redact))(/|$)'
+plain='/(rdb|examples|internal/(archtest|bench|crc64|lzf|listpack|redact))(/|$)'
 
 # Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
 run() { go test -count=1 "$@" | { grep -v 'no test files' || true; }; }
