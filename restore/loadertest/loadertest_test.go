@@ -130,13 +130,13 @@ func (l lines) Open(context.Context, catalog.Part) (io.ReadCloser, error) {
 func run(t *testing.T, fault string) {
 	var src lines
 	contents := map[string]string{}
-	for i := range 10_000 {
+	for i := range 5000 {
 		key := fmt.Sprintf("%d/key:%d", i%2, i)
 		contents[key] = "value"
 		src.data = append(src.data, key+" value\n"...)
 	}
 	size := int64(len(src.data))
-	src.backup = &catalog.Backup{ID: "one", Keys: 10_000, RawBytes: size, DBs: []catalog.DB{{Index: 0, Keys: 5000}, {Index: 1, Keys: 5000}},
+	src.backup = &catalog.Backup{ID: "one", Keys: 5000, RawBytes: size, DBs: []catalog.DB{{Index: 0, Keys: 2500}, {Index: 1, Keys: 2500}},
 		Parts: []catalog.Part{{Name: "part", RawSize: size}}}
 	for _, opts := range []*loadertest.Options{nil, {Contents: contents}} {
 		loadertest.Run(t, func(t *testing.T) loadertest.Target {
