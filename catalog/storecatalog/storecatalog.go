@@ -281,6 +281,7 @@ type record struct {
 	id        catalog.ID
 	revisions []int // that there are, in no order
 	highest   int   // of them; 0 if there is none
+	size      int64 // of the highest, in bytes
 	run       bool  // there is a run.json
 }
 
@@ -292,15 +293,17 @@ func (c *Catalog) find(ctx context.Context, dataStore string, id catalog.ID) (re
 			return record{}, err
 		}
 		if _, _, n, ok := parseKey(info.Key); ok {
-			r.add(n)
+			r.add(n, info.Size)
 		}
 	}
 	return r, nil
 }
 
-func (r *record) add(n int) {
+func (r *record) add(n int, size int64) {
 	r.revisions = append(r.revisions, n)
-	r.highest = max(r.highest, n)
+	if n > r.highest {
+		r.highest, r.size = n, size
+	}
 	r.run = r.run || n == 1
 }
 
@@ -366,12 +369,8 @@ func (c *Catalog) read(ctx context.Context, r record) (version, error) {
 		}
 		return version{record: r, rev: revision(r.highest, data)}, fmt.Errorf("%s: %w", key, err)
 	}
-	info, err := c.store.Stat(ctx, key)
-	if err != nil {
-		return version{}, err
-	}
-	if info.Size > catalog.MaxManifestLen {
-		return corrupt(nil, fmt.Errorf("it has %d bytes, the limit is %d", info.Size, catalog.MaxManifestLen))
+	if r.size > catalog.MaxManifestLen {
+		return corrupt(nil, fmt.Errorf("it has %d bytes, the limit is %d", r.size, catalog.MaxManifestLen))
 	}
 	data, err := storage.ReadFile(ctx, c.store, key, catalog.MaxManifestLen)
 	if err != nil {

@@ -34,3 +34,29 @@ func TestStore(t *testing.T) {
 		Reopen: func(dir string) (storage.Store, error) { return filestore.New(dir, nil) },
 	})
 }
+
+// BenchmarkWrite writes one large object as a backup does, in pieces of 128 KiB, and commits it.
+func BenchmarkWrite(b *testing.B) {
+	const size, piece = 300 << 20, 128 << 10
+	s, err := filestore.New(b.TempDir(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	data := make([]byte, piece)
+	b.SetBytes(size)
+	for b.Loop() {
+		w, err := s.Create(b.Context(), "large", nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range size / piece {
+			if _, err := w.Write(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := w.Commit(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin
 
 package filestore_test
 
@@ -92,7 +92,7 @@ func childWrites() {
 func TestKilledWriter(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	const kills = 25
+	const kills = 15
 	unfinished := 0
 	state := map[string]string{}
 	for range kills {
@@ -106,12 +106,13 @@ func TestKilledWriter(t *testing.T) {
 		cmd.Process.Kill()
 		cmd.Wait()
 		for line := range strings.Lines(out.String()) {
-			what, key, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-			if !ok || what == "error" {
-				t.Fatalf("the child says %q", line)
-			}
-			if strings.HasSuffix(line, "\n") && strings.HasSuffix(key, "/object") {
+			what, key, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+			switch {
+			case !strings.HasSuffix(line, "\n"): // killed while it spoke
+			case strings.HasSuffix(key, "/object"):
 				state[key] = what
+			default:
+				t.Fatalf("the child says %q", line)
 			}
 		}
 		listed := list(t, s, "")

@@ -225,7 +225,7 @@ func replaceWhileRead(c *check) {
 			}
 		})
 	}
-	for i := 1; i <= 60; i++ {
+	for i := 1; i <= 40; i++ {
 		c.put("v", version(i))
 	}
 	close(end)
@@ -280,7 +280,7 @@ func exclusive(c *check) {
 }
 
 func exclusiveRace(c *check) {
-	const rounds, writers = 60, 16
+	const rounds, writers = 40, 16
 	for round := range rounds {
 		key := fmt.Sprintf("race/%d/claim", round)
 		var ready, done sync.WaitGroup
