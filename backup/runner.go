@@ -193,6 +193,7 @@ type run struct {
 	b         *catalog.Backup
 	rev       catalog.Revision // of b in the catalog; empty before it is registered
 	committed []string         // keys of the parts that may be in the store
+	published bool             // writing the manifest was begun: it may be there
 }
 
 func (n *run) do(ctx context.Context) (*catalog.Backup, error) {
@@ -312,6 +313,7 @@ func (n *run) publish(ctx context.Context) error {
 	b.ReadyAt = n.now().UTC()
 	b.Verification.At = b.ReadyAt
 	b.Timings.Total = n.now().Sub(n.start)
+	n.published = true
 	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
 	if errors.Is(err, catalog.ErrConflict) {
 		return fmt.Errorf("%w: another process declared this run dead, because its lease ran out: %w", catalog.ErrLeaseLost, err)
@@ -344,7 +346,9 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 	}
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		n.log.WarnContext(ctx, "a failed run was not recorded, a sweep will remove it", "backup", b.ID, "error", err)
-		return false
+		if n.published {
+			return false // a manifest may be there, or still arrive: its parts have to stay
+		}
 	}
 	for _, key := range n.committed {
 		if err := n.cfg.Store.Delete(ctx, key); err != nil && !errors.Is(err, storage.ErrNotFound) {

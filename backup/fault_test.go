@@ -1,0 +1,197 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage/memstore"
+	"github.com/amberkv/amber/storage/storetest"
+)
+
+var allOps = []storetest.Op{storetest.OpCreate, storetest.OpWrite, storetest.OpCommit, storetest.OpAbort, storetest.OpOpen,
+	storetest.OpRead, storetest.OpStat, storetest.OpList, storetest.OpDelete}
+
+var allModes = map[string]storetest.Mode{"before": storetest.Before, "after": storetest.After, "hang": storetest.Hang}
+
+// campaign makes call k of each kind fail, in each way, for k = 1, 2, … until a run meets no fault any more. Before each run
+// prepare makes what it needs in the sound store; do is the run, over a house whose store fails.
+func campaign(t *testing.T, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error)) {
+	var injected atomic.Int64
+	t.Cleanup(func() { t.Logf("%d faults were injected", injected.Load()) })
+	for _, op := range allOps {
+		for name, mode := range allModes {
+			t.Run(fmt.Sprintf("%s %s", op, name), func(t *testing.T) {
+				t.Parallel()
+				for k := 1; ; k++ {
+					var late atomic.Int64 // how far the clock is put forward
+					now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+					sound := memstore.New(nil)
+					clean := newHouse(t, sound, now)
+					prepare(t, clean)
+					faulty := storetest.NewFaulty(sound, storetest.Fault{Op: op, Call: k, Mode: mode})
+					ctx, cancel := context.WithCancel(t.Context())
+					if mode == storetest.Hang {
+						ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+					}
+					start := time.Now()
+					err := do(ctx, newHouse(t, faulty, now))
+					if took := time.Since(start); took > 3*time.Second {
+						t.Errorf("call %d: it took %v", k, took)
+					}
+					cancel()
+					after(t, clean, err)
+					// Whatever was left does not stand in the way of the next run once the lease has ended, and a sweep takes it.
+					late.Store(int64(time.Hour))
+					if _, err := clean.runner.Run(t.Context(), request(&source{data: small})); err != nil {
+						t.Errorf("call %d: the next run: %v", k, err)
+					}
+					if _, err := clean.runner.Sweep(t.Context(), -1); err != nil {
+						t.Errorf("call %d: the sweep: %v", k, err)
+					}
+					if ready, parts := clean.check(t), clean.parts(t); len(ready) != len(parts) {
+						t.Errorf("call %d: %d backups are listed, the parts in the store are %v", k, len(ready), parts)
+					}
+					if t.Failed() || faulty.Fired() == 0 {
+						break
+					}
+					injected.Add(int64(faulty.Fired()))
+				}
+			})
+		}
+	}
+}
+
+var small = snapshotOf(300, 3000)
+
+func TestStoreFails(t *testing.T) {
+	campaign(t, func(*testing.T, *house) {},
+		func(ctx context.Context, h *house) error {
+			_, err := h.runner.Run(ctx, request(&source{data: small}))
+			return err
+		},
+		func(t *testing.T, h *house, err error) {
+			// Run returns nil exactly when there is a backup.
+			if ready := h.check(t); (err == nil) != (len(ready) == 1) {
+				t.Errorf("Run returned %v, and %d backups are listed", err, len(ready))
+			}
+		})
+}
+
+func TestStoreFailsDeleting(t *testing.T) {
+	campaign(t,
+		func(t *testing.T, h *house) {
+			if _, err := h.runner.Run(t.Context(), request(&source{data: small})); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func(ctx context.Context, h *house) error {
+			for b, err := range h.catalog.List(ctx, catalog.Query{}) {
+				if err != nil {
+					return err
+				}
+				return h.runner.Delete(ctx, b.ID)
+			}
+			return errors.New("nothing was listed")
+		},
+		func(t *testing.T, h *house, err error) {
+			// A backup is listed and whole, or it isn't listed; check holds the former.
+			if ready := h.check(t); err == nil && len(ready) > 0 {
+				t.Error("Delete returned nil, and the backup is listed")
+			}
+		})
+}
+
+func TestStoreFailsSweeping(t *testing.T) {
+	campaign(t,
+		func(t *testing.T, h *house) {
+			if _, err := h.runner.Run(t.Context(), request(&source{data: small})); err != nil {
+				t.Fatal(err)
+			}
+			h.dead(t, "orders", time.Now().Add(-48*time.Hour))
+		},
+		func(ctx context.Context, h *house) error {
+			_, err := h.runner.Sweep(ctx, 0)
+			return err
+		},
+		func(t *testing.T, h *house, err error) {
+			if n := len(h.check(t)); n != 1 {
+				t.Errorf("after a sweep that returned %v there are %d backups", err, n)
+			}
+		})
+}
+
+// A disk that is full at any byte fails the run with ENOSPC and leaves nothing.
+func TestDiskFull(t *testing.T) {
+	size := int64(len(small))
+	for _, key := range []string{"/part-0000", "/run.json", "/manifest.json", "_leases/"} {
+		for _, at := range []int64{0, 1, 100, size / 20} {
+			store := storetest.NewFaulty(memstore.New(nil), storetest.Fault{Op: storetest.OpWrite, Key: key, Mode: storetest.NoSpace, Byte: at})
+			h := newHouse(t, store, nil)
+			_, err := h.runner.Run(t.Context(), request(&source{data: small}))
+			if store.Fired() == 0 {
+				continue // the object is not that long
+			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s full at byte %d: %v", key, at, err)
+			}
+			// Where not even the record that it failed has room the part stays, for the manifest may have got through.
+			left := map[bool]int{true: 1}[key == "/manifest.json"]
+			if ready, parts := h.check(t), h.parts(t); len(ready) > 0 || len(parts) != left {
+				t.Errorf("%s full at byte %d: listed %v, left %v", key, at, ready, parts)
+			}
+		}
+	}
+}
+
+// Whoever lies about leases, the compare-and-swap of the catalog still lets only one of two runs publish.
+func TestPublishIsFenced(t *testing.T) {
+	h := newHouse(t, memstore.New(nil), nil)
+	runner, err := backup.NewRunner(backup.Config{Store: h.store, Catalog: h.catalog, Leaser: generous{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused, wake := make(chan struct{}), make(chan struct{})
+	late := make(chan error, 1)
+	go func() {
+		_, err := runner.Run(t.Context(), request(&source{data: small, read: func(_ context.Context, at int) error {
+			if at == len(small) {
+				close(paused)
+				<-wake
+			}
+			return nil
+		}}))
+		late <- err
+	}()
+	<-paused
+	b, err := runner.Run(t.Context(), request(&source{data: small}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(wake)
+	if err := <-late; !errors.Is(err, catalog.ErrLeaseLost) || !errors.Is(err, catalog.ErrConflict) {
+		t.Errorf("the run that another declared dead: %v", err)
+	}
+	if ready := h.check(t); len(ready) != 1 || ready[0].ID != b.ID {
+		t.Errorf("listed: %v", ready)
+	}
+	if left := h.parts(t); len(left) != 1 {
+		t.Errorf("parts: %v", left)
+	}
+}
+
+// generous gives everybody every lease, and never takes one back.
+type generous struct{}
+
+func (generous) Acquire(context.Context, string, time.Duration) (catalog.Lease, error) {
+	return generous{}, nil
+}
+func (generous) Token() int64                  { return 1 }
+func (generous) Renew(context.Context) error   { return nil }
+func (generous) Release(context.Context) error { return nil }
