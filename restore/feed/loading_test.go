@@ -164,7 +164,7 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			}
 			set(t, c, "key-load-delay", "0")
 			testserver.Eventually(t, 20*time.Second, "what the error says works", func() error {
-				return c.SlaveOf(t.Context(), "NO", "ONE").Err()
+				return c.ReplicaOf(t.Context(), "NO", "ONE").Err()
 			})
 			holds(t, s, img)
 

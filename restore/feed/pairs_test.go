@@ -12,15 +12,6 @@ import (
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-func number(t *testing.T, s string) int64 {
-	t.Helper()
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // Every backup goes into every server that knows its dialect, with equal contents, and into no other.
 func TestEveryPair(t *testing.T) {
 	takes := map[string][]string{ // by writer

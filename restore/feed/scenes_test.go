@@ -336,7 +336,7 @@ func TestImpostorWithoutPassword(t *testing.T) {
 	_, via := newProxy(t, func(p *proxy) {
 		p.before = func() { // the target waits at the proxy while another server comes first
 			host, port, _ := net.SplitHostPort(p.dest)
-			if err := other.Client(t).SlaveOf(t.Context(), host, port).Err(); err != nil {
+			if err := other.Client(t).ReplicaOf(t.Context(), host, port).Err(); err != nil {
 				t.Error(err)
 			}
 			<-release

@@ -121,7 +121,6 @@ func (r *run) fail(ctx context.Context, cause error) error {
 			strings.Join(r.unsettled(), ", ")))
 	}
 	partial.Detail = strings.Join(todo, "; ")
-	r.log.Error("restore failed", "backup", r.backup.ID, "target", r.target.addr, "state", partial.State, "keys", partial.Keys, "error", cause)
 	return partial
 }
 
