@@ -36,3 +36,6 @@ func Sleep(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
+
+// Pause waits for a d that is too short for anybody to want to cancel it.
+func Pause(d time.Duration) { time.Sleep(d) }

@@ -58,9 +58,10 @@ func NewWriter(dst io.Writer, compression string) (*Writer, error) {
 	case None:
 	case Zstd:
 		var err error
-		// Two goroutines: one finds matches while the other writes blocks out.
+		// Two goroutines: one finds matches while the other writes blocks out. No checksum of zstd's own: the hashes of both
+		// sides say more.
 		w.zstd, err = zstd.NewWriter(w.buf, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(window),
-			zstd.WithEncoderConcurrency(2))
+			zstd.WithEncoderConcurrency(2), zstd.WithEncoderCRC(false))
 		if err != nil {
 			return nil, fmt.Errorf("starting zstd: %w", err)
 		}
