@@ -151,8 +151,35 @@ func TestRefusedBeforeLoading(t *testing.T) {
 			t.Errorf("%s: the target was touched", what)
 		}
 	}
+	for _, parsed := range []bool{false, true} { // as the manifest says
+		testRefused(t, raw, func(b *catalog.Backup) { b.Verification.Structure = parsed }, check)
+	}
+
+	// The manifest and the part don't fit each other.
+	for what, change := range map[string]func(*catalog.Backup){
+		"fewer keys":   func(b *catalog.Backup) { b.Keys-- },
+		"expiries":     func(b *catalog.Backup) { b.Expires++ },
+		"functions":    func(b *catalog.Backup) { b.Functions++ },
+		"other db":     func(b *catalog.Backup) { b.DBs[0].Index = 3 },
+		"other types":  func(b *catalog.Backup) { b.DBs[0].Types = map[string]int64{"hash": 40} },
+		"modules":      func(b *catalog.Backup) { b.Modules = []catalog.Module{{Name: "vectorset", Keys: 1}} },
+		"dialect":      func(b *catalog.Backup) { b.Parts[0].Dialect = "redis:11" },
+		"size of part": func(b *catalog.Backup) { b.Parts[0].RawSize++ },
+		"raw hash":     func(b *catalog.Backup) { b.Parts[0].RawSHA256 = b.Parts[0].SHA256 },
+	} {
+		store := memstore.New(nil)
+		check(what, store, keep(t, store, raw, change).ID, restore.ErrNotVerified)
+	}
+	for _, state := range []catalog.State{catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting} {
+		store := memstore.New(nil)
+		check(string(state), store, keep(t, store, raw, func(b *catalog.Backup) { b.State = state }).ID, restore.ErrNotVerified)
+	}
+	check("no such backup", memstore.New(nil), catalog.NewID(time.Now()), catalog.ErrNotFound)
+}
+
+func testRefused(t *testing.T, raw []byte, change func(*catalog.Backup), check func(string, storage.Store, catalog.ID, error)) {
 	store := memstore.New(nil)
-	b := keep(t, store, raw, nil)
+	b := keep(t, store, raw, change)
 	good, err := storage.ReadFile(t.Context(), store, b.Parts[0].Key, 1<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -200,27 +227,6 @@ func TestRefusedBeforeLoading(t *testing.T) {
 	if _, err := newRestorer(t, store).Verify(t.Context(), b.ID, nil); err != nil {
 		t.Errorf("with everything put right: %v", err)
 	}
-
-	// The manifest and the part don't fit each other.
-	for what, change := range map[string]func(*catalog.Backup){
-		"fewer keys":   func(b *catalog.Backup) { b.Keys-- },
-		"expiries":     func(b *catalog.Backup) { b.Expires++ },
-		"functions":    func(b *catalog.Backup) { b.Functions++ },
-		"other db":     func(b *catalog.Backup) { b.DBs[0].Index = 3 },
-		"other types":  func(b *catalog.Backup) { b.DBs[0].Types = map[string]int64{"hash": 40} },
-		"modules":      func(b *catalog.Backup) { b.Modules = []catalog.Module{{Name: "vectorset", Keys: 1}} },
-		"dialect":      func(b *catalog.Backup) { b.Parts[0].Dialect = "redis:11" },
-		"size of part": func(b *catalog.Backup) { b.Parts[0].RawSize++ },
-		"raw hash":     func(b *catalog.Backup) { b.Parts[0].RawSHA256 = b.Parts[0].SHA256 },
-	} {
-		store := memstore.New(nil)
-		check(what, store, keep(t, store, raw, change).ID, restore.ErrNotVerified)
-	}
-	for _, state := range []catalog.State{catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting} {
-		store := memstore.New(nil)
-		check(string(state), store, keep(t, store, raw, func(b *catalog.Backup) { b.State = state }).ID, restore.ErrNotVerified)
-	}
-	check("no such backup", memstore.New(nil), b.ID, catalog.ErrNotFound)
 }
 
 // A store that can't be read says nothing about the backup.
