@@ -8,7 +8,12 @@ import (
 	"time"
 )
 
-func took(d time.Duration) string { return d.Round(time.Millisecond).String() }
+func took(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
 
 func since(t time.Time) string { return "in " + took(time.Since(t)) }
 
