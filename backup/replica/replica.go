@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/internal/replication"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -110,7 +111,7 @@ func New(cfg Config) (*Snapshotter, error) {
 // A snapshot that is closed before its end leaves no replica, but Redis up to 8.0 notices only when its saving child has
 // more to send, and a snapshot that is begun before that waits for it.
 func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
-	given, err := s.open(ctx, s.address())
+	given, err := s.open(ctx, replication.Address(s.cfg.Options))
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 			}
 			s.log.Warn("the preferred node can't send the snapshot", "node", addr, "error", err)
 		}
-		if given, err = s.open(ctx, s.address()); err != nil {
+		if given, err = s.open(ctx, replication.Address(s.cfg.Options)); err != nil {
 			return nil, err
 		}
 	}

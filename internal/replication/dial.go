@@ -14,16 +14,20 @@ import (
 	"github.com/redis/go-redis/v9/auth"
 )
 
-// Dial connects to the server that a host's options name, as go-redis would: by their Dialer, or their network, address
-// and TLS configuration. It returns at once when ctx ends, and after timeout at the latest. A Dialer of the host's may
-// ignore ctx, as the one that go-redis sets for TLS does; then it is left to its own timeout, and what it connected is closed.
-func Dial(ctx context.Context, opts *redis.Options, timeout time.Duration) (net.Conn, error) {
-	network, addr := opts.Network, Address(opts)
-	if network == "" {
+// Dial connects to addr as go-redis would with a host's options: by their Dialer, or their network and TLS configuration.
+// An empty addr means the one that the options name. It returns at once when ctx ends, and after timeout at the latest. A
+// Dialer of the host's may ignore ctx, as the one that go-redis sets for TLS does; then it is left to its own timeout, and
+// what it connected is closed.
+func Dial(ctx context.Context, opts *redis.Options, addr string, timeout time.Duration) (net.Conn, error) {
+	network := opts.Network
+	if addr == "" {
+		addr = Address(opts)
+	}
+	switch {
+	case strings.HasPrefix(addr, "/"):
+		network = "unix"
+	case network == "" || addr != Address(opts):
 		network = "tcp"
-		if strings.HasPrefix(addr, "/") {
-			network = "unix"
-		}
 	}
 	dial := opts.Dialer
 	if dial == nil && opts.TLSConfig != nil {
@@ -34,11 +38,8 @@ func Dial(ctx context.Context, opts *redis.Options, timeout time.Duration) (net.
 	slow := fmt.Errorf("no connection within %v: %w", timeout, os.ErrDeadlineExceeded)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, slow)
 	defer cancel()
-	conn, err := detached(ctx, func() (net.Conn, error) { return dial(ctx, network, addr) }, func(conn net.Conn) {
-		if conn != nil {
-			conn.Close()
-		}
-	})
+	conn, err := detached(ctx, func() (net.Conn, error) { return dial(ctx, network, addr) },
+		func(conn net.Conn) { conn.Close() })
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -57,7 +58,7 @@ func Address(opts *redis.Options) string {
 }
 
 // Credentials returns the user name and password that a host's options give, by go-redis's rules. Both may be empty, and a
-// password may come without a name.
+// password may come without a name, or beside an error whose text must not be shown with the password in it.
 func Credentials(ctx context.Context, opts *redis.Options) (user, password string, err error) {
 	if opts.StreamingCredentialsProvider == nil && opts.CredentialsProviderContext == nil && opts.CredentialsProvider == nil {
 		return opts.Username, opts.Password, nil
@@ -81,13 +82,14 @@ func Credentials(ctx context.Context, opts *redis.Options) (user, password strin
 		return c, err
 	}, func(credentials) {})
 	if err != nil {
-		return "", "", fmt.Errorf("the options' credentials provider failed: %w", err)
+		// The password comes too, so that the caller can keep it out of what the provider says.
+		return c.user, c.password, fmt.Errorf("the options' credentials provider failed: %w", err)
 	}
 	return c.user, c.password, nil
 }
 
 // detached calls f, which belongs to the host and may not heed ctx, and returns its result, or the cause of ctx's end when
-// that comes before. Then discard gets the result when there is one.
+// that comes before. Then discard gets the result when it comes, unless it is an error.
 func detached[T any](ctx context.Context, f func() (T, error), discard func(T)) (T, error) {
 	type result struct {
 		value T
@@ -99,7 +101,9 @@ func detached[T any](ctx context.Context, f func() (T, error), discard func(T)) 
 		select {
 		case results <- result{value, err}:
 		case <-ctx.Done():
-			discard(value)
+			if err == nil { // else value may be anything: a nil *tls.Conn in a net.Conn, with go-redis
+				discard(value)
+			}
 		}
 	}()
 	select {

@@ -57,14 +57,18 @@ func (a *admin) do(ctx context.Context, args ...string) (resp.Reply, error) {
 
 // connect opens and authenticates a connection.
 func (a *admin) connect(ctx context.Context) error {
-	conn, err := replication.Dial(ctx, a.opts, a.dial)
+	conn, err := replication.Dial(ctx, a.opts, "", a.dial)
 	if err != nil {
 		return a.why(ctx, err)
 	}
 	a.conn, a.in = conn, resp.NewReader(conn, nil)
 	a.local, a.remote = conn.LocalAddr(), conn.RemoteAddr()
 	user, password, err := replication.Credentials(ctx, a.opts)
-	if err == nil && user+password != "" {
+	if err != nil {
+		if text := redact.String(err.Error(), password); text != err.Error() {
+			err = errors.New(text)
+		}
+	} else if user+password != "" {
 		a.secrets = append(a.secrets[:0:0], password)
 		args := []string{"AUTH", user, password}
 		if user == "" {
