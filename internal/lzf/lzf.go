@@ -21,48 +21,93 @@ func Plausible(in, out uint64) bool {
 // Decompress expands src to exactly the length of dst, which must not overlap it. On an error the contents of dst are
 // undefined.
 func Decompress(dst, src []byte) error {
-	in, out := 0, 0
+	if out, in := expand(dst, 0, src); in != len(src) || out != len(dst) {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// expand expands items of src behind the out bytes that dst has already, and returns how many bytes dst has then and how
+// many of src it took. It stops before an item that is wrong, cut, or too long for dst. It may write behind the bytes it returns.
+func expand(dst []byte, out int, src []byte) (o, in int) {
 	for in < len(src) {
 		c := int(src[in])
-		in++
-		if c < 32 {
+		if c < maxLiteral {
 			n := c + 1
-			if n > len(src)-in || n > len(dst)-out {
-				return ErrCorrupt
+			from := src[in+1:]
+			if n > len(from) || n > len(dst)-out {
+				return out, in
 			}
-			copy(dst[out:], src[in:in+n])
-			in += n
+			if to := dst[out:]; len(to) >= maxLiteral && len(from) >= maxLiteral {
+				*(*[maxLiteral]byte)(to) = *(*[maxLiteral]byte)(from)
+			} else {
+				copy(to, from[:n])
+			}
+			in += n + 1
 			out += n
 			continue
 		}
-		n := c >> 5
-		if n == 7 {
-			if in >= len(src) {
-				return ErrCorrupt
-			}
-			n += int(src[in])
-			in++
+		n, size := c>>5+2, 2
+		if n == 9 {
+			size = 3
 		}
-		n += 2
-		if in >= len(src) {
-			return ErrCorrupt
+		if size > len(src)-in {
+			return out, in
 		}
-		from := out - (c&31)<<8 - int(src[in]) - 1
-		in++
-		if from < 0 || n > len(dst)-out {
-			return ErrCorrupt
+		if size == 3 {
+			n += int(src[in+1])
 		}
-		if from+n <= out {
-			copy(dst[out:out+n], dst[from:])
+		back := (c&31)<<8 + int(src[in+size-1]) + 1
+		if back > out || n > len(dst)-out {
+			return out, in
+		}
+		in += size
+		if from, to := dst[out-back:], dst[out:]; n <= 16 && back >= 16 && len(to) >= 16 {
+			*(*[16]byte)(to) = *(*[16]byte)(from)
 		} else {
-			// The reference runs into its own output and repeats it.
-			for i := range n {
-				dst[out+i] = dst[from+i]
-			}
+			repeat(dst[out-back:out+n], back)
 		}
 		out += n
 	}
-	if out != len(dst) {
+	return out, in
+}
+
+// repeat fills b behind its first n bytes with their repetition.
+func repeat(b []byte, n int) {
+	for n < len(b) {
+		n += copy(b[n:], b[:n])
+	}
+}
+
+// Check tells whether Decompress would expand src to n bytes, without doing it.
+func Check(src []byte, n uint64) error {
+	out := uint64(0)
+	for in := 0; in < len(src); {
+		c := uint64(src[in])
+		if c < maxLiteral {
+			out += c + 1
+			in += int(c) + 2
+			if in > len(src) {
+				return ErrCorrupt
+			}
+			continue
+		}
+		size := c>>5 + 2
+		if size == 9 {
+			in++
+			if in >= len(src) {
+				return ErrCorrupt
+			}
+			size += uint64(src[in])
+		}
+		in++
+		if in >= len(src) || (c&31)<<8+uint64(src[in]) >= out {
+			return ErrCorrupt
+		}
+		in++
+		out += size
+	}
+	if out != n {
 		return ErrCorrupt
 	}
 	return nil
