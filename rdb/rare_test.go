@@ -31,7 +31,7 @@ func moduleID(name string, version uint64) ModuleID {
 	return ModuleID(id<<10 | version)
 }
 
-func listpack(entries ...string) string {
+func packedList(entries ...string) string {
 	b := build("")
 	b.bytes(0, 0, 0, 0, byte(len(entries)), 0)
 	for _, e := range entries {
@@ -76,7 +76,7 @@ func rares() []rare {
 		}
 		return v.b
 	}
-	template := b().bytes(opHashTemplate).len(9, 0).str(listpack("name", "value")).b
+	template := b().bytes(opHashTemplate).len(9, 0).str(packedList("name", "value")).b
 	plainTemplate := b().bytes(opHashTemplate).len(9, 1, 2).str("name", "value").b
 	module := b().len(uint64(vectorset), moduleSint, 1<<64-1, moduleUint, 5, moduleFloat).bytes(1, 2, 3, 4).len(moduleDouble).u64(1).len(moduleString).str("s").len(moduleEOF).b
 	return []rare{
@@ -88,9 +88,9 @@ func rares() []rare {
 		{"array", "REDIS0014", nil, 28, b().len(4, 0, 0, 0).str("s").len(1, 3).str("t").len(2, 1).u64(5).len(1<<40, 2).u64(6).b, TypeArray, 14},
 		{"array with an insert index", "REDIS0014", nil, 28, b().len(1, 1, 90, 0, 0).str("s").b, TypeArray, 14},
 		{"hash with a template inside", "REDIS0015", nil, 29, b().len(1, 2).str("name", "value", "listpack").b, TypeHash, 15},
-		{"hash with a packed template inside", "REDIS0015", nil, 29, b().len(0).str(listpack("name", "value"), "listpack").b, TypeHash, 15},
+		{"hash with a packed template inside", "REDIS0015", nil, 29, b().len(0).str(packedList("name", "value"), "listpack").b, TypeHash, 15},
 		{"hash with a template elsewhere", "REDIS0015", template, 30, b().str("listpack").b, TypeHash, 0},
-		{"hash of strings, template inside", "REDIS0015", nil, 31, b().len(0).str(listpack("name", "value"), "v1", "v2").b, TypeHash, 15},
+		{"hash of strings, template inside", "REDIS0015", nil, 31, b().len(0).str(packedList("name", "value"), "v1", "v2").b, TypeHash, 15},
 		{"hash of strings, packed template elsewhere", "REDIS0015", template, 32, b().len(9).str("v1", "v2").b, TypeHash, 0},
 		{"hash of strings, template elsewhere", "REDIS0015", plainTemplate, 32, b().len(9).str("v1", "v2").b, TypeHash, 0},
 		{"rate limiter", "REDIS0015", nil, 33, b().len(1 << 40).b, TypeRate, 15},

@@ -1,6 +1,7 @@
 package rdb
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -62,15 +63,27 @@ type ReaderOptions struct {
 	// MaxKey is the longest key name, and the longest name or value of an aux fact, that the reader accepts, in bytes.
 	// Such strings are held in memory; values are not. A longer one ends the reader with a *TooLargeError.
 	// 0 means 512 MiB, which is what Redis allows.
+	//
+	// When values are read as elements, the same holds for what is always whole: the names of fields, members,
+	// groups and consumers, and values of hash fields with an expiry of their own.
 	MaxKey int64
+
+	// MaxPacked is the largest packed blob that has to be in memory as a whole when values are read as elements: a node of a stream,
+	// which servers make 4 KiB large, unless an entry alone is larger. A larger one ends the reader with a
+	// *TooLargeError. 0 means 64 MiB.
+	MaxPacked int64
 }
 
-const defaultMaxKey = 512 << 20
+const (
+	defaultMaxKey    = 512 << 20
+	defaultMaxPacked = 64 << 20
+)
 
 // A Reader reads a stream entry by entry, in memory that doesn't depend on the data. It is used by one goroutine.
 type Reader struct {
 	buffer
-	maxKey int64
+	maxKey    int64
+	maxPacked int64
 
 	err       error // what every later Next returns
 	started   bool
@@ -82,11 +95,16 @@ type Reader struct {
 	since uint8 // as in encoding, of that value
 	keyed bool  // what is read belongs to entry.Key
 
-	attrs     attributes
-	db        int
-	templates map[uint64]uint64 // number of fields by id
+	attrs         attributes
+	db            int
+	templates     map[uint64]template
+	templateNames int64 // bytes of names kept in all
 
 	counts counts
+
+	auxWhen uint64 // of module aux: 1 if it goes before the keys, 2 if behind
+
+	val valueReader // of the value, once it is read as elements
 
 	key, value, packed, meta []byte   // for strings that can't be lent from the buffer
 	small                    [16]byte // for what goes to a tee besides the stream's own bytes
@@ -116,9 +134,10 @@ func NewReader(src io.Reader, opts *ReaderOptions) *Reader {
 
 // newReader is NewReader with buffers of at least smallestBuffer bytes each.
 func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
-	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, attrs: noAttributes}
-	if opts != nil && opts.MaxKey > 0 {
-		r.maxKey = opts.MaxKey
+	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, maxPacked: defaultMaxPacked, attrs: noAttributes}
+	if opts != nil {
+		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
+		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
 	}
 	return r
 }
@@ -154,6 +173,12 @@ func (r *Reader) Next() (*Entry, error) {
 			return nil, r.err
 		}
 	}
+	for r.val.step > stepEnd {
+		if !r.stepValue() && r.err != nil {
+			return nil, r.err
+		}
+	}
+	r.val.step = stepNone
 	r.pinned, r.keyed = false, false
 	if !r.started && !r.start() {
 		return nil, r.err
@@ -441,6 +466,7 @@ func (r *Reader) nextModuleAux() bool {
 		return r.corrupt(fmt.Sprintf("module aux data begin with item %d instead of %d", op, moduleUint))
 	}
 	r.entry.Module = ModuleID(id)
+	r.auxWhen = when
 	r.frame = frameModuleItems
 	return r.countModule(r.entry.Module, 0, 1)
 }
@@ -540,9 +566,11 @@ func (r *Reader) unsupported(what string) bool {
 	return false
 }
 
-func (r *Reader) tooLarge(what string, size uint64) bool {
+func (r *Reader) tooLarge(what string, size uint64) bool { return r.tooLargeFor(what, size, r.maxKey) }
+
+func (r *Reader) tooLargeFor(what string, size uint64, limit int64) bool {
 	key, db := r.context()
-	r.err = &TooLargeError{Offset: r.offset(), Key: key, DB: db, What: what, Size: size, Limit: r.maxKey}
+	r.err = &TooLargeError{Offset: r.offset(), Key: key, DB: db, What: what, Size: size, Limit: limit}
 	return false
 }
 

@@ -172,10 +172,14 @@ func (r *Reader) lzfLengths() (in, out uint64, ok bool) {
 	if !r.lengths(&in, &out) {
 		return 0, 0, false
 	}
+	return in, out, r.checkLZF(in, out)
+}
+
+func (r *Reader) checkLZF(in, out uint64) bool {
 	if !lzf.Plausible(in, out) {
-		return 0, 0, r.corrupt(fmt.Sprintf("a compressed string of %d bytes can't expand to %d", in, out))
+		return r.corrupt(fmt.Sprintf("a compressed string of %d bytes can't expand to %d", in, out))
 	}
-	return in, out, true
+	return true
 }
 
 // skipStrings consumes n strings, each of which a number of other bytes follows. This is where most elements of most streams
@@ -265,6 +269,12 @@ func (r *Reader) readPlain(n uint64, scratch *[]byte, what string) ([]byte, bool
 	if n > uint64(r.maxKey) {
 		return nil, r.tooLarge(what, n)
 	}
+	return r.take(n, scratch)
+}
+
+// take returns the next n bytes, lent from the buffer if they have room there, and otherwise in *scratch, which grows as
+// they arrive.
+func (r *Reader) take(n uint64, scratch *[]byte) ([]byte, bool) {
 	if n <= uint64(len(r.buf)) {
 		if !r.need(int(n)) {
 			return nil, r.starved()

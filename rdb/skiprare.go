@@ -3,6 +3,7 @@ package rdb
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // skipRare consumes a value of an encoding that few streams have: those of servers that are new, and of forks.
@@ -22,11 +23,11 @@ func (r *Reader) skipRare(f frame) bool {
 		if !ok {
 			return false
 		}
-		n, ok = r.templates[id]
+		t, ok := r.templates[id]
 		if !ok {
 			return r.corrupt(fmt.Sprintf("a hash uses template %d, which the stream hasn't defined", id))
 		}
-		return r.skipStrings(n, 0)
+		return r.skipStrings(t.fields, 0)
 	case frameLength:
 		return r.skipLengths(1)
 	case frameSlotRanges:
@@ -101,7 +102,7 @@ func (r *Reader) readTemplate() bool {
 	if !ok {
 		return false
 	}
-	n, ok := r.templateFields()
+	names, n, ok := r.readTemplateNames([]byte{}, maxTemplateNames-r.templateNames)
 	if !ok {
 		return false
 	}
@@ -109,39 +110,17 @@ func (r *Reader) readTemplate() bool {
 		return r.unsupported(fmt.Sprintf("more than %d hash templates", maxTemplates))
 	}
 	if r.templates == nil {
-		r.templates = make(map[uint64]uint64)
+		r.templates = make(map[uint64]template)
 	}
-	r.templates[id] = n
+	r.templateNames += int64(len(names))
+	r.templates[id] = template{n, slices.Clip(names)}
 	return true
 }
 
 // templateFields consumes the field names of a hash template and returns how many there are.
 func (r *Reader) templateFields() (n uint64, ok bool) {
-	var format uint64
-	if !r.lengths(&format) {
-		return 0, false
-	}
-	switch format {
-	case 0:
-		// The names are in a listpack: it has to be looked into.
-		names, ok := r.readString(&r.value, "hash template")
-		if !ok {
-			return 0, false
-		}
-		if n, ok = countListpack(names); !ok {
-			return 0, r.corrupt("the field names of a hash template are no listpack")
-		}
-	case 1:
-		if !r.lengths(&n) || !r.skipStrings(n, 0) {
-			return 0, false
-		}
-	default:
-		return 0, r.unsupported(fmt.Sprintf("a hash template of format %d", format))
-	}
-	if n == 0 {
-		return 0, r.corrupt("a hash template has no fields")
-	}
-	return n, true
+	_, n, ok = r.readTemplateNames(nil, 0)
+	return n, ok
 }
 
 // countListpack returns the number of entries of a listpack, which it walks: the count in its header may be unknown.
