@@ -34,8 +34,9 @@ func readAny(t testing.TB, data []byte) error {
 		t.Fatalf("the error changed from %v to %v", err, again)
 	}
 	s := r.Stats()
-	// What a stream can make the reader allocate: LZF expands 88 times, slices double, databases and modules are counted.
-	if used, limit := allocated()-before, 300*uint64(len(data))+1<<20; used > limit {
+	// What a stream can make the reader allocate: LZF expands 88 times, slices double, databases and modules are counted. The
+	// runtime adds up its figures late, so that some of what tests before this one took is in them.
+	if used, limit := allocated()-before, 300*uint64(len(data))+1<<21; used > limit {
 		t.Fatalf("%d bytes made the reader allocate %d, the limit is %d: %v", len(data), used, limit, err)
 	}
 	if r.Offset() > int64(len(data)) || s.Bytes != r.Offset() {
