@@ -1,0 +1,141 @@
+package rdb
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+)
+
+// TestConvertFixtures converts every fixture to every dialect and back. What one can express is the same after each; what
+// it can't is an error that says so, and left out if that is wanted.
+func TestConvertFixtures(t *testing.T) {
+	for _, f := range fixtures(t, 1<<20) {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			for _, to := range targets() {
+				convertThereAndBack(t, f.data, to)
+			}
+		})
+	}
+}
+
+func convertThereAndBack(t *testing.T, data []byte, to Dialect) {
+	t.Helper()
+	out, report, err := convert(data, to, nil)
+	lossless := err == nil
+	if err != nil {
+		if !errors.Is(err, ErrLoss) {
+			t.Errorf("%v: %v", to, err)
+			return
+		}
+		if out, report, err = convert(data, to, &ConvertOptions{Policy: DropDetail}); err != nil {
+			t.Errorf("%v, dropping details: %v", to, err)
+			return
+		}
+		if len(report.Losses) == 0 {
+			t.Errorf("%v: a loss that the report doesn't name", to)
+		}
+		skipped, skipping, err := convert(data, to, &ConvertOptions{Policy: SkipKey})
+		if err != nil {
+			t.Errorf("%v, skipping keys: %v", to, err)
+			return
+		}
+		checkSkipped(t, data, skipped, to)
+		if skipping.Keys > report.Keys {
+			t.Errorf("%v: %d keys without those that lose something, %d with them", to, skipping.Keys, report.Keys)
+		}
+	}
+	for code, there := range encodingsIn(t, out) {
+		if there && !to.has(to.encodings(), uint8(code)) && code != 7 {
+			t.Errorf("%v: a value of encoding %d", to, code)
+		}
+	}
+	if !lossless {
+		return
+	}
+	c := contentOf(to)
+	want, err := c.of(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.of(out)
+	if err != nil {
+		t.Errorf("%v: the result: %v", to, err)
+		return
+	}
+	if diff := diffContents(want, got); diff != "" {
+		t.Errorf("%v: %s", to, diff)
+	}
+	if report.Keys+report.Functions != int64(len(want)) || report.To != to || report.Filtered != 0 {
+		t.Errorf("%v: report %+v, want %d keys and functions", to, report, len(want))
+	}
+	back := report.From
+	if back.Family == Redis && back.Version < 6 {
+		return
+	}
+	again, _, err := convert(out, back, &ConvertOptions{Modules: []string{"vectorset"}})
+	if err != nil {
+		t.Errorf("%v and back to %v: %v", to, back, err)
+		return
+	}
+	if got, err = c.of(again); err != nil {
+		t.Errorf("%v and back to %v: %v", to, back, err)
+	} else if diff := diffContents(want, got); diff != "" {
+		t.Errorf("%v and back to %v: %s", to, back, diff)
+	}
+}
+
+// contentOf says what streams of a dialect tell.
+func contentOf(d Dialect) content {
+	return content{hints: d.Family != Dragonfly && d.Version >= 9, seconds: d.Family == Dragonfly, counts: d.Version > 9, idmp: d.streamLevel() >= 4}
+}
+
+// checkSkipped checks that what is left after skipping keys is as it was.
+func checkSkipped(t *testing.T, data, out []byte, to Dialect) {
+	t.Helper()
+	c := contentOf(to)
+	want, err := c.of(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.of(out)
+	if err != nil {
+		t.Errorf("%v, skipping keys: the result: %v", to, err)
+	}
+	for name := range want {
+		if _, ok := got[name]; !ok {
+			delete(want, name)
+		}
+	}
+	if diff := diffContents(want, got); diff != "" {
+		t.Errorf("%v, skipping keys: %s", to, diff)
+	}
+}
+
+// TestConvertSame checks that a conversion between equals changes no value.
+func TestConvertSame(t *testing.T) {
+	for _, f := range fixtures(t, 1<<20) {
+		r := NewReader(bytes.NewReader(f.data), nil)
+		if err := readAll(r); err != io.EOF {
+			t.Fatal(err)
+		}
+		if d := r.Dialect(); d.Family == Redis && d.Version < 6 {
+			continue
+		}
+		out, report, err := convert(f.data, r.Dialect(), nil)
+		if err != nil {
+			t.Errorf("%s: %v", f.name, err)
+			continue
+		}
+		if report.Encoded != 0 {
+			t.Errorf("%s: %d keys of %d were encoded anew", f.name, report.Encoded, report.Keys)
+		}
+		if r.Dialect().Family == Dragonfly || report.Dropped > 0 {
+			continue
+		}
+		if len(out) > len(f.data) {
+			t.Errorf("%s: %d bytes became %d", f.name, len(f.data), len(out))
+		}
+	}
+}
