@@ -136,7 +136,9 @@ func (r *Reader) beginValue() bool {
 		return r.beginCollection(stepFieldsTTL, ElementField)
 	case framePackedTTL:
 		// The lowest expiry is only for who doesn't look inside.
-		return r.skip(8) && r.beginPacked(packListpack, stepPackTTL, ElementField)
+		minTTL, ok := r.readInt64()
+		v.minTTL = minTTL
+		return ok && r.beginPacked(packListpack, stepPackTTL, ElementField)
 	case frameZSet:
 		return r.beginCollection(stepScoredText, ElementScored)
 	case frameZSet2:

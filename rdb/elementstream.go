@@ -17,6 +17,10 @@ type streamReader struct {
 	node          StreamID // what the ids of the node's entries are relative to
 	live, deleted uint64   // entries of the node still to come
 
+	nodes  bool     // for strict: there was a node
+	any    bool     // the node had an entry
+	lastID StreamID // of all so far
+
 	groups, pending, consumers, owned, nacked, producers, produced uint64 // still to come
 }
 
@@ -175,6 +179,9 @@ func (r *Reader) beginStreamNode() bool {
 		return r.corrupt(fmt.Sprintf("a stream node has an id of %d bytes instead of 16", len(key)))
 	}
 	s.node = rawID(key)
+	if r.strict && !r.strictNode() {
+		return false
+	}
 	b, ok := r.readWhole("stream node")
 	if !ok {
 		return false
@@ -273,6 +280,9 @@ func (r *Reader) nextStreamEntry() (got, ok bool) {
 		}
 		// Modulo 2^64: an id can lie before that of its node in its second half.
 		e.ID = StreamID{s.node.MS + uint64(ms), s.node.Seq + uint64(seq)}
+		if r.strict && !r.strictEntry(e.ID) {
+			return false, false
+		}
 		v.text = v.text[:0]
 		e.Fields = v.fields[:0]
 		var size, want int64

@@ -104,7 +104,8 @@ type Reader struct {
 
 	auxWhen uint64 // of module aux: 1 if it goes before the keys, 2 if behind
 
-	val valueReader // of the value, once it is read as elements
+	val    valueReader // of the value, once it is read as elements
+	strict bool        // what servers insist on is checked, as far as only reading sees it
 
 	key, value, packed, meta []byte   // for strings that can't be lent from the buffer
 	small                    [16]byte // for what goes to a tee besides the stream's own bytes

@@ -1,0 +1,159 @@
+package distinct
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// buckets is how many parts records are divided into at once.
+const (
+	bucketBits = 12
+	buckets    = 1 << bucketBits
+)
+
+// chunk is how many records are read or written at once, at most.
+const chunk = 512
+
+// divide puts records in the order of the bits of their hash from shift on, of which there are at most bucketBits above lo.
+func (s *Set) divide(recs []record, lo uint64, shift uint) {
+	if s.heads == nil {
+		s.heads = make([]uint32, 2*(buckets+1))
+	}
+	heads, tails := s.heads[:buckets+1], s.heads[buckets+1:]
+	clear(s.heads)
+	for i := range recs {
+		tails[(recs[i].a-lo)>>shift&(buckets-1)]++
+	}
+	at := uint32(0)
+	for i := range buckets {
+		heads[i] = at
+		at += tails[i]
+		tails[i] = at
+	}
+	for i := range buckets {
+		for heads[i] < tails[i] {
+			r := recs[heads[i]]
+			for {
+				to := (r.a - lo) >> shift & (buckets - 1)
+				if to == uint64(i) {
+					break
+				}
+				recs[heads[to]], r = r, recs[heads[to]]
+				heads[to]++
+			}
+			recs[heads[i]] = r
+			heads[i]++
+		}
+	}
+}
+
+// sort sorts the records, whose hashes are lo and more and less than 2^width more, and finds what is there twice.
+func (s *Set) sort(lo uint64, width uint) {
+	recs := s.records
+	s.divide(recs, lo, max(width, bucketBits)-bucketBits)
+	// The hashes are as good as random, so that every bucket has but a few.
+	for i := 1; i < len(recs); i++ {
+		r := recs[i]
+		j := i
+		for ; j > 0 && r.before(recs[j-1]); j-- {
+			recs[j] = recs[j-1]
+		}
+		recs[j] = r
+		if j > 0 && r.same(recs[j-1]) {
+			s.found(recs[j-1], r)
+			return
+		}
+		if j < i && r.same(recs[j+1]) {
+			s.found(r, recs[j+1])
+			return
+		}
+	}
+}
+
+func (r record) before(o record) bool { return r.a < o.a || r.a == o.a && r.b < o.b }
+
+func (r record) same(o record) bool { return r.a == o.a && r.b>>atBits == o.b>>atBits }
+
+func (s *Set) found(first, second record) {
+	const mask = 1<<atBits - 1
+	s.twice, s.first, s.second = true, int64(first.b&mask), int64(second.b&mask)
+}
+
+// spill makes a run of the records in memory.
+func (s *Set) spill() {
+	recs := s.records
+	s.records = recs[:0]
+	if s.err != nil || len(recs) == 0 {
+		return
+	}
+	if s.err = s.room.open(); s.err != nil {
+		s.err = fmt.Errorf("%w: %d strings in %d bytes of memory", s.err, s.n, s.max*recordSize)
+		return
+	}
+	if s.runs == nil {
+		s.base = s.room.top
+	}
+	s.divide(recs, 0, 64-bucketBits)
+	var out [chunk * recordSize]byte
+	r := run{s.room.top, s.room.top + int64(len(recs))*recordSize}
+	for at := r.pos; len(recs) > 0; {
+		n := min(len(recs), chunk)
+		for i, x := range recs[:n] {
+			binary.LittleEndian.PutUint64(out[i*recordSize:], x.a)
+			binary.LittleEndian.PutUint64(out[i*recordSize+8:], x.b)
+		}
+		if _, s.err = s.room.store.WriteAt(out[:n*recordSize], at); s.err != nil {
+			return
+		}
+		at += int64(n * recordSize)
+		recs = recs[n:]
+	}
+	s.room.top = r.end
+	s.runs = append(s.runs, r)
+}
+
+// compare brings together from all runs what has a hash of the same range, one range after the other.
+func (s *Set) compare() {
+	// A range is as many values of the first bits as fill three quarters of the memory.
+	step := max(uint64(s.max)*3/4*buckets/s.n, 1)
+	width := uint(64 - bucketBits)
+	for uint64(1)<<(width-(64-bucketBits)) < step {
+		width++
+	}
+	for from := uint64(0); from < buckets && !s.twice && s.err == nil; from += step {
+		s.records = s.records[:0]
+		for i := range s.runs {
+			if s.err = s.load(&s.runs[i], from+step); s.err != nil || s.twice {
+				return
+			}
+		}
+		s.sort(from<<(64-bucketBits), min(width, 64))
+	}
+}
+
+// load reads the records of a run up to those whose first bits are end.
+func (s *Set) load(r *run, end uint64) error {
+	var in [chunk * recordSize]byte
+	expect := int64(s.max) / int64(len(s.runs)) // most of a range
+	for r.pos < r.end {
+		n := min(max(expect, 16), chunk, (r.end-r.pos)/recordSize)
+		if _, err := s.room.store.ReadAt(in[:n*recordSize], r.pos); err != nil {
+			return err
+		}
+		for b := in[:n*recordSize]; len(b) > 0; b = b[recordSize:] {
+			a := binary.LittleEndian.Uint64(b)
+			if a>>(64-bucketBits) >= end {
+				return nil
+			}
+			s.records = append(s.records, record{a, binary.LittleEndian.Uint64(b[8:])})
+			r.pos += recordSize
+		}
+		if uint64(len(s.records)) > 2*(uint64(s.max)+s.n/buckets) {
+			// Hashes don't fall so unevenly: the same strings are here over and over.
+			if s.sort(0, 64); s.twice {
+				return nil
+			}
+		}
+	}
+	return nil
+}
