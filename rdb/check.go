@@ -210,6 +210,9 @@ func (c *checker) checkList(e *Entry) bool {
 		if e.Encoding == codeQuicklist2 && r.val.step == stepNodes && len(x.Value) == 0 {
 			return r.corrupt("a list node is empty")
 		}
+		if k := &r.val.pack; r.val.step == stepPackItems && !k.windowed && k.format == packListpack {
+			k.walk(math.MaxInt)
+		}
 	}
 }
 
@@ -235,7 +238,14 @@ func (c *checker) checkCollection(e *Entry) bool {
 	c.members.Begin(n)
 	c.pairs.ordered = e.Encoding == 12 || e.Encoding == 17
 	c.pairs.begun = false
-	more, lastTTL, any := false, int64(0), false
+	any, ok := c.walkPlain()
+	if ok && !any {
+		any, ok = c.walkPacked()
+	}
+	if !ok {
+		return false
+	}
+	more, lastTTL := false, int64(0)
 	for {
 		x, err := r.Element()
 		if err == io.EOF {
@@ -316,34 +326,6 @@ func (o *scoreOrder) add(r *Reader, member []byte, score float64) bool {
 	}
 	o.begun, o.score = true, score
 	o.member = append(o.member[:0], member...)
-	return true
-}
-
-// checkString consumes a string, which it expands if it is compressed, but doesn't keep.
-func (r *Reader) checkString() bool {
-	if !r.need(1) {
-		return r.starved()
-	}
-	if r.buf[r.pos] != stringLZF {
-		return r.skipString()
-	}
-	r.pos++
-	in, out, ok := r.lzfLengths()
-	if !ok {
-		return false
-	}
-	if in <= uint64(len(r.buf)) && out <= wholeSize {
-		_, ok = r.expand(in, out, &r.val.blob)
-		return ok
-	}
-	if !r.openWindow(packString, in, out, true) {
-		return false
-	}
-	for k := &r.val.pack; k.rest > 0; k.p = len(k.b) {
-		if !r.packMore(1) {
-			return false
-		}
-	}
 	return true
 }
 

@@ -137,3 +137,30 @@ func IsTail(b []byte, n uint64) bool {
 	}
 	return v == n
 }
+
+// Skip goes over up to n entries of b from p on, and returns where it is then, and how many it went over. It stops early where Next
+// gives none.
+func Skip(b []byte, p, n int) (next, skipped int) {
+	for skipped < n && uint(p) < uint(len(b)) {
+		c := b[p]
+		size := 1
+		if c >= 0x80 {
+			if c >= 0xC0 {
+				_, _, q := nextLong(b, p)
+				if q == 0 {
+					break
+				}
+				p = q
+				skipped++
+				continue
+			}
+			size += int(c & 0x3f)
+		}
+		if q := p + size; uint(q) >= uint(len(b)) || int(b[q]) != size {
+			break
+		}
+		p += size + 1
+		skipped++
+	}
+	return p, skipped
+}
