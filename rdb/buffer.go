@@ -29,8 +29,9 @@ type buffer struct {
 	spare  []byte // the other buffer, made when first needed
 	pinned bool   // buf holds bytes that the caller may look at: move to the spare, don't overwrite
 
-	sum     uint64 // the checksum of everything before buf[sumFrom]
-	sumFrom int
+	sum      uint64 // the checksum of everything before buf[sumFrom]
+	sumFrom  int
+	unsummed bool // there is none
 
 	tee     sink // takes what is consumed while teeing
 	teeFrom int
@@ -44,7 +45,9 @@ func (b *buffer) offset() int64 { return b.base + int64(b.pos) }
 
 // settle brings checksum and tee up to pos.
 func (b *buffer) settle() {
-	b.sum = crc64.Update(b.sum, b.buf[b.sumFrom:b.pos])
+	if !b.unsummed {
+		b.sum = crc64.Update(b.sum, b.buf[b.sumFrom:b.pos])
+	}
 	b.sumFrom = b.pos
 	if b.teeing {
 		b.tee.take(b.buf[b.teeFrom:b.pos])

@@ -370,6 +370,8 @@ func (c *converter) convertOther() error {
 			return c.err
 		}
 		return w.WriteEntry(&c.header, Shape{})
+	case KindJournal:
+		_, ok = c.lose(LossJournal, true, "a command that was executed while the snapshot was taken")
 	case KindFunction:
 		if !w.dialect.functions() {
 			_, ok = c.lose(LossFunction, true, "a library of functions")

@@ -34,6 +34,7 @@ const (
 	LossStreamIDMP   Loss = "stream-idmp"   // of a stream: what makes adding entries idempotent
 	LossFunction     Loss = "function"      // a library of functions
 	LossFlags        Loss = "flags"         // of a key: that it is sticky, or its memcached flags (Dragonfly)
+	LossJournal      Loss = "journal"       // a command that is to be applied to the keys (Dragonfly): without it they are not of one moment
 	LossIndex        Loss = "search-index"  // the definition of a search index (Dragonfly)
 )
 

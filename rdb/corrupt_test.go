@@ -179,7 +179,7 @@ func TestCorrupt(t *testing.T) {
 		{"unknown type or opcode 241", build("REDIS0012").bytes(241).end()},
 		{"release candidates of Redis 4.0", build("REDIS0008").bytes(6).str("k").end()},
 		{"release candidates of Redis 7.0", build("REDIS0010").bytes(opFunctionPreGA).end()},
-		{"opcode 202 of Dragonfly", build("REDIS0009").bytes(202).end()},
+		{"opcode 205 of a Dragonfly newer", build("REDIS0009").bytes(205).end()},
 		{"an array with flag 2", build("REDIS0014").bytes(28).str("k").len(0, 2).end()},
 		{"an array element of kind 4", build("REDIS0014").bytes(28).str("k").len(1, 0, 0, 4).end()},
 		{"hash template of format 2", build("REDIS0015").bytes(opHashTemplate).len(1, 2).end()},

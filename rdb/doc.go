@@ -37,18 +37,22 @@
 //	VALKEY080   valkey:80     Valkey 9.0 and 9.1               its own expiry of hash fields, slot import
 //	REDIS0009   dragonfly:9   Dragonfly, by SAVE RDB           JSON, filters, expiry of set members
 //
-// What Redis 8.8 and 8.10 and KeyDB add is known from descriptions, not from streams of these servers. Of
-// Dragonfly's own snapshot format, DFS, the summary and such shard files as have neither compressed blocks nor chunks are read; the
-// others, Valkey 9.2's streams and envelope, and what release candidates alone ever wrote and no release loads, give an
+// What Redis 8.8 and 8.10 and KeyDB add is known from descriptions, not from streams of these servers. Valkey 9.2's streams and
+// envelope, and what release candidates alone ever wrote and no release loads, give an
 // error that wraps [ErrUnsupported]. Nothing is guessed: an unknown byte is such an error, too, with its offset.
 //
-// The reader walks the frame of every value. It doesn't look into the packed blobs (ziplists, listpacks, intsets) that
-// most small values are made of, nor expand compressed strings other than names.
+// Dragonfly's own snapshots, DFS, are sets of such streams: see package dfs. In these, and in what Dragonfly sends to a replica, records
+// come in compressed blocks, large values in pieces with anything between them, and commands in a journal. The reader
+// undoes the first two: entries come in the order in which they begin, whole. What lies between the pieces of a value is held
+// meanwhile, see [ReaderOptions]. Commands of the journal are entries of their own.
+//
+// Without elements the reader walks the frame of every value. It doesn't look into the packed blobs (ziplists, listpacks, intsets) that
+// most small values are made of, nor expand compressed strings other than names. [Reader.Elements] does.
 //
 // # Security
 //
 // A stream may come from anybody. Any bytes give entries or an error; they never make a reader panic or loop. Its
-// memory is two buffers of 128 KiB, the longest key name, and some counters, of which the number is limited: values pass through the buffers, whatever
+// memory is a few buffers of 128 KiB, one block of at most 4 MiB before and after expanding, the longest key name, and some counters, of which the number is limited: values pass through the buffers, whatever
 // their size, and no length in a stream is the size of an allocation before as many bytes have arrived. A
 // compressed name is refused unless its block can expand to the length that it claims, at most 88 times its own;
 // [ReaderOptions] limit what names may take. Time is proportional to the bytes read.

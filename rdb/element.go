@@ -28,13 +28,14 @@ const (
 	ElementProduced                        // of the producer: Value (its id for the entry), ID, Left
 	ElementIDMPEnd                         // stream, after all producers: Stream.IDMPAdded and IDMPDuplicates
 	ElementIndexed                         // array (Redis 8.8): Index, Value
+	ElementArg                             // journal command: Value, first its name, then its arguments
 	ElementRaw                             // module values, filters, sketches and the like: Value is the next piece of the value's bytes as in the stream
 )
 
 // String returns a short name, such as "field".
 func (k ElementKind) String() string {
 	names := [...]string{"none", "bytes", "item", "member", "scored", "field", "entry", "stream", "group", "pending", "consumer",
-		"owned", "nacked", "idmp", "producer", "produced", "idmp-end", "indexed", "raw"}
+		"owned", "nacked", "idmp", "producer", "produced", "idmp-end", "indexed", "arg", "raw"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -81,7 +82,7 @@ type StreamInfo struct {
 // are borrowed: they hold until the next step, and Next.
 //
 // Values are as a client sees them, whatever the encoding: numbers that the stream has in binary come out as decimal
-// text. List items, values of hash fields and strings of more than 64 KiB come in several elements, each with a piece of
+// text. List items, values of hash fields, arguments and strings of more than 64 KiB come in several elements, each with a piece of
 // Value; More is set in all but the last, and Field and ExpireAt are the same in all. The names of fields,
 // members, groups and consumers are always whole.
 type Element struct {

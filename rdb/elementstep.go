@@ -28,6 +28,7 @@ const (
 	stepFields3                  // (string, string, expiry), of Dragonfly
 	stepScoredText               // (string, ASCII double)
 	stepScored                   // (string, 8 bytes)
+	stepArgs                     // of a journal command
 	stepNodes                    // of a quicklist
 	stepPackItems                // from here on entries of a packed blob: of a list
 	stepPackMembers              // of a set
@@ -147,6 +148,9 @@ func (r *Reader) beginValue() bool {
 		return r.beginStream(int(f-frameStream1) + 1)
 	case frameArray:
 		return r.beginArray()
+	case frameJournal:
+		v.step, v.left, v.length, v.elem.Kind = stepArgs, r.journal.args, int64(r.journal.args), ElementArg
+		return true
 	case frameTemplated, frameTemplatedArr, frameTemplateRef:
 		return r.beginTemplated(f)
 	}
@@ -269,6 +273,9 @@ func (r *Reader) stepValue() bool {
 		return ok
 	case stepFields2, stepFields3:
 		return r.readFieldThenTTL()
+	case stepArgs:
+		n, ok := r.argLength()
+		return ok && r.readPlainValue(n)
 	}
 	return r.unsupported("an element of an unknown kind")
 }
@@ -406,15 +413,7 @@ func (r *Reader) readValue() bool {
 	switch c := r.buf[r.pos]; {
 	case c < stringInt8:
 		n, ok := r.length()
-		if !ok {
-			return false
-		}
-		if n > pieceSize {
-			return r.beginPieces(fromStream, n)
-		}
-		e.More = false
-		e.Value, ok = r.take(n, &v.value)
-		return ok
+		return ok && r.readPlainValue(n)
 	case c == stringLZF:
 		r.pos++
 		in, out, ok := r.lzfLengths()
@@ -430,6 +429,17 @@ func (r *Reader) readValue() bool {
 	}
 	e.More = false
 	e.Value, ok = r.readString(&v.value, "number")
+	return ok
+}
+
+// readPlainValue reads n bytes as Value, or its first piece.
+func (r *Reader) readPlainValue(n uint64) (ok bool) {
+	if n > pieceSize {
+		return r.beginPieces(fromStream, n)
+	}
+	e := &r.val.elem
+	e.More = false
+	e.Value, ok = r.take(n, &r.val.value)
 	return ok
 }
 

@@ -22,11 +22,18 @@ const (
 	KindSlotInfo                     // how many keys a cluster slot has: Entry.Slot, Entry.Keys and Entry.Expires
 	KindSlotImport                   // cluster slots on their way to the server (Valkey 9); Entry.Key names the job
 	KindHashTemplate                 // field names that several hashes share (Redis 8.10)
+
+	// In what Dragonfly sends to a replica, and in files made of that.
+	KindJournal       // a command that was executed meanwhile: Entry.DB and Entry.Txid; its name and arguments are elements
+	KindSyncEnd       // all keys were sent; commands may follow
+	KindJournalOffset // where the snapshot stands in the journal: Entry.LSN
+	KindIndexData     // what a vector index is made of, which servers can make anew from the keys; Entry.Key names it
 )
 
 // String returns a short name, such as "key" or "module-aux".
 func (k Kind) String() string {
-	names := [...]string{"none", "key", "aux", "function", "module-aux", "resizedb", "slot-info", "slot-import", "hash-template"}
+	names := [...]string{"none", "key", "aux", "function", "module-aux", "resizedb", "slot-info", "slot-import", "hash-template",
+		"journal", "sync-end", "journal-offset", "index-data"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -40,7 +47,7 @@ type Entry struct {
 	Type     Type   // of a key's value
 	Encoding uint8  // the type byte or opcode as in the stream
 	DB       int    // the database selected at this point
-	Offset   int64  // of the type byte or opcode, in bytes from the start of the stream
+	Offset   int64  // of the type byte or opcode, in bytes from the start of the stream; of the block or chunk that it is in
 	Key      []byte // the name of a key, an aux fact or a slot import
 	Value    []byte // of an aux fact
 
@@ -56,6 +63,9 @@ type Entry struct {
 
 	// Hints of the server that wrote the stream. They may be wrong.
 	Slot, Keys, Expires uint64
+
+	Txid uint64 // of a journal command: those of one transaction have the same
+	LSN  uint64 // of a journal offset: the number of the journal entry that comes next
 }
 
 // ReaderOptions are the rare choices of NewReader. The zero value means the defaults.
@@ -72,6 +82,14 @@ type ReaderOptions struct {
 	// which servers make 4 KiB large, unless an entry alone is larger. A larger one ends the reader with a
 	// *TooLargeError. 0 means 64 MiB.
 	MaxPacked int64
+
+	// MaxHeld is how many bytes the reader keeps in memory of what lies between the pieces of a value: a Dragonfly
+	// snapshot has large values in pieces, with anything between them, and they are read in the order in which they begin. 0 means 4 MiB.
+	MaxHeld int
+
+	// Spool gives room for what is beyond MaxHeld. The reader closes it once Next has returned an error, io.EOF included, but
+	// doesn't remove what is behind it. Without one, a stream that needs it ends the reader with a *TooLargeError.
+	Spool func() (Spool, error)
 }
 
 const (
@@ -84,6 +102,15 @@ type Reader struct {
 	buffer
 	maxKey    int64
 	maxPacked int64
+	maxHeld   int
+	newSpool  func() (Spool, error)
+	size      int // of buffers
+
+	input   input // what the buffer is a window on
+	nest    *nest // for inputs other than the stream itself
+	journal journal
+
+	dragonflyVersion int // that wrote the stream, 1040 for 1.40; 0 if unknown
 
 	err       error // what every later Next returns
 	started   bool
@@ -135,8 +162,10 @@ func NewReader(src io.Reader, opts *ReaderOptions) *Reader {
 
 // newReader is NewReader with buffers of at least smallestBuffer bytes each.
 func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
-	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, maxPacked: defaultMaxPacked, attrs: noAttributes}
+	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, maxPacked: defaultMaxPacked, maxHeld: defaultMaxHeld, size: size, attrs: noAttributes}
 	if opts != nil {
+		r.maxHeld = cmp.Or(max(opts.MaxHeld, 0), r.maxHeld)
+		r.newSpool = opts.Spool
 		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
 		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
 	}
@@ -149,10 +178,43 @@ func (r *Reader) Dialect() Dialect { return r.dialect }
 
 // Offset returns how many bytes of the stream are consumed. After Next returned io.EOF it is the length of the stream,
 // whatever follows in the source. After any other error it lies somewhere before what is wrong, or in it.
-func (r *Reader) Offset() int64 { return r.offset() }
+func (r *Reader) Offset() int64 { return r.bottom().offset() }
 
 // Buffered returns what was read from the source behind Offset. It holds until the next call of a method.
-func (r *Reader) Buffered() []byte { return r.buf[r.pos:r.end] }
+func (r *Reader) Buffered() []byte {
+	b := r.bottom()
+	return b.buf[b.pos:b.end]
+}
+
+// bottom returns the buffer that is a window on the stream itself.
+func (r *Reader) bottom() *buffer {
+	if r.input != inputStream && r.nest.ahead {
+		r = r.nest.front
+	}
+	if r.input != inputStream {
+		return &r.nest.below[0]
+	}
+	return &r.buffer
+}
+
+// offset is where the stream is read: where a block or a chunk begins if that is read.
+func (r *Reader) offset() int64 {
+	switch r.input {
+	case inputStream:
+		return r.buffer.offset()
+	case inputBlock:
+		return r.nest.inputs.unit
+	}
+	return r.nest.unit
+}
+
+// recordOffset is offset for what begins with a byte that was consumed.
+func (r *Reader) recordOffset() int64 {
+	if r.input == inputStream {
+		return r.buffer.offset() - 1
+	}
+	return r.offset()
+}
 
 // Next skips what is left of the entry before and returns the next one.
 //
@@ -164,44 +226,68 @@ func (r *Reader) Buffered() []byte { return r.buf[r.pos:r.end] }
 //   - *TooLargeError for a key name longer than ReaderOptions allow
 //   - an error that wraps one of the source
 func (r *Reader) Next() (*Entry, error) {
+	if r.next() {
+		return &r.entry, nil
+	}
+	if r.nest != nil {
+		if err := r.nest.backlog.close(); err != nil && r.err == io.EOF {
+			r.err = fmt.Errorf("rdb: closing the spool: %w", err)
+		}
+	}
+	return nil, r.err
+}
+
+func (r *Reader) next() bool {
 	if r.err != nil {
-		return nil, r.err
+		return false
 	}
 	if r.frame != frameNone {
 		f := r.frame
 		r.frame = frameNone
 		if !r.skipValue(f) {
-			return nil, r.err
+			return false
 		}
 	}
 	for r.val.step > stepEnd {
 		if !r.stepValue() && r.err != nil {
-			return nil, r.err
+			return false
 		}
 	}
 	r.val.step = stepNone
 	r.pinned, r.keyed = false, false
 	if !r.started && !r.start() {
-		return nil, r.err
+		return false
 	}
 	for {
-		if r.pos == r.end && !r.fill(1) {
-			r.starved()
-			return nil, r.err
+		if r.journal.end != 0 {
+			if isEntry, ok := r.nextJournal(); isEntry || !ok {
+				return ok
+			}
+		}
+		if r.pos == r.end {
+			if r.input != inputStream {
+				if !r.border() {
+					return false
+				}
+				continue
+			}
+			if !r.fill(1) {
+				return r.starved()
+			}
 		}
 		code := r.buf[r.pos]
 		if e := &r.encodings[code]; e.frame != frameNone {
 			if !r.nextKey(code, e) {
-				return nil, r.err
+				return false
 			}
-			return &r.entry, nil
+			return true
 		}
 		isEntry, ok := r.opcode(code)
 		if !ok {
-			return nil, r.err
+			return false
 		}
 		if isEntry {
-			return &r.entry, nil
+			return true
 		}
 	}
 }
@@ -327,7 +413,7 @@ func (r *Reader) giveAttributes(e *Entry) {
 
 // begin makes entry one of an opcode.
 func (r *Reader) begin(kind Kind, code uint8) {
-	r.entry = Entry{Kind: kind, Encoding: code, DB: r.db, Offset: r.offset() - 1, Idle: -1, Freq: -1}
+	r.entry = Entry{Kind: kind, Encoding: code, DB: r.db, Offset: r.recordOffset(), Idle: -1, Freq: -1}
 }
 
 // opcode reads an opcode and what belongs to it, and tells whether that is an entry.
@@ -361,9 +447,7 @@ func (r *Reader) opcode(code uint8) (isEntry, ok bool) {
 		if db > math.MaxInt32 {
 			return false, r.corrupt(fmt.Sprintf("it selects database %d", db))
 		}
-		if int(db) != r.db {
-			r.db, r.counts.db = int(db), nil
-		}
+		r.selectDB(int(db))
 		return false, true
 	case opIdle:
 		idle, ok := r.length()
@@ -420,6 +504,12 @@ func (r *Reader) opcode(code uint8) (isEntry, ok bool) {
 		}
 		r.dialect.Family = Dragonfly
 		return false, r.readDragonflyMask()
+	case opZstd, opLZ4, opSyncEnd, opJournal, opJournalOffset, opVectorIndex, opDocIndex, opChunk:
+		if r.encodings != redisOldEncodings {
+			break
+		}
+		r.dialect.Family = Dragonfly
+		return r.dragonflyOpcode(code)
 	case opEOF:
 		return false, r.finish()
 	}
@@ -436,7 +526,7 @@ func (r *Reader) unknown(code uint8) bool {
 		return r.unsupported("a module value as release candidates of Redis 4.0 wrote them; no released server loads it")
 	case code >= firstDragonflyOp && code <= lastDragonflyOp && r.encodings == redisOldEncodings:
 		r.dialect.Family = Dragonfly
-		return r.unsupported(fmt.Sprintf("opcode %d of Dragonfly's own snapshot format; save with SAVE RDB", code))
+		return r.unsupported(fmt.Sprintf("opcode %d of a Dragonfly newer than 1.40", code))
 	}
 	return r.unsupported(fmt.Sprintf("unknown type or opcode %d in a stream of dialect %v", code, r.dialect))
 }
@@ -453,8 +543,15 @@ func (r *Reader) nextAux() (ok bool) {
 	r.pinned = true
 	if string(r.entry.Key) == "df-ver" && r.encodings == redisOldEncodings {
 		r.dialect.Family = Dragonfly
+		r.dragonflyVersion = parseDragonflyVersion(string(r.entry.Value))
 	}
 	return true
+}
+
+func (r *Reader) selectDB(db int) {
+	if db != r.db {
+		r.db, r.counts.db = db, nil
+	}
 }
 
 func (r *Reader) nextModuleAux() bool {
@@ -514,6 +611,9 @@ func (r *Reader) readDragonflyMask() bool {
 
 // finish reads what follows the EOF opcode. It returns false in any case, with err set to io.EOF if all is right.
 func (r *Reader) finish() bool {
+	if r.input != inputStream {
+		return r.corrupt("the end of the stream within a block or a piece of a value")
+	}
 	r.settle()
 	sum := r.sum
 	if r.dialect.Version < 5 {
@@ -557,6 +657,9 @@ func (r *Reader) context() (key string, db int) {
 
 func (r *Reader) corrupt(why string) bool {
 	key, db := r.context()
+	if r.input == inputBlock {
+		why += fmt.Sprintf(" (byte %d of the expanded block at this offset)", r.pos)
+	}
 	r.err = &CorruptError{Offset: r.offset(), Key: key, DB: db, Why: why}
 	return false
 }
@@ -581,6 +684,8 @@ func (r *Reader) starved() bool {
 	switch {
 	case r.tee.err != nil:
 		r.err = fmt.Errorf("rdb: writing a value%s: %w", ofKey(key, db), r.tee.err)
+	case r.input != inputStream:
+		r.err = r.endsNested()
 	case r.srcErr == io.EOF:
 		r.err = &CorruptError{Offset: r.base + int64(r.end), Key: key, DB: db, Err: io.ErrUnexpectedEOF,
 			Why: "the stream ends here, before its end: it was cut, or a length in it is wrong"}

@@ -347,6 +347,8 @@ func (r *Reader) skipValue(f frame) bool {
 		return r.skipLengths(1) && r.skipModuleItems()
 	case frameModuleItems:
 		return r.skipModuleItems()
+	case frameJournal:
+		return r.skipJournal()
 	}
 	return r.skipRare(f)
 }

@@ -22,6 +22,7 @@ type Stats struct {
 	Expires   int64         // of these, with an expiry
 	DBs       []DBStats     // that hold keys, in ascending order
 	Functions int64         // libraries
+	Journal   int64         // commands that Dragonfly executed meanwhile, which are to be applied to the keys
 	Modules   []ModuleStats // with values or aux data in the stream, in order of name and version
 	Bytes     int64         // Reader.Offset
 	Checksum  Checksum
@@ -59,6 +60,7 @@ type counts struct {
 	module  *ModuleStats // the last one
 
 	functions int64
+	journal   int64
 	checksum  Checksum
 }
 
@@ -105,7 +107,7 @@ func (r *Reader) countModule(id ModuleID, keys, aux int64) bool {
 
 // Stats returns what was seen so far. The result is the caller's. A key counts as soon as Next returned it.
 func (r *Reader) Stats() Stats {
-	s := Stats{Functions: r.counts.functions, Bytes: r.Offset(), Checksum: r.counts.checksum}
+	s := Stats{Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum}
 	for db, c := range r.counts.dbs {
 		d := DBStats{DB: db, Expires: c.expires, Types: make(map[Type]int64)}
 		for t, n := range c.types {

@@ -22,10 +22,10 @@ type fixture struct {
 	data []byte // without the padding that Dragonfly puts behind the end
 }
 
-// fixtures returns the .rdb files of testdata of at most maxSize bytes.
+// fixtures returns the .rdb and .dfs files of testdata of at most maxSize bytes.
 func fixtures(t testing.TB, maxSize int) []fixture {
 	t.Helper()
-	names, err := filepath.Glob("testdata/*/*.rdb")
+	names, err := filepath.Glob("testdata/*/*.[rd][df][bs]")
 	if err != nil || len(names) < 60 {
 		t.Fatalf("testdata: %d files, %v", len(names), err)
 	}
@@ -35,7 +35,7 @@ func fixtures(t testing.TB, maxSize int) []fixture {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name = filepath.ToSlash(name[len("testdata/") : len(name)-len(".rdb")])
+		name = filepath.ToSlash(name[len("testdata/") : len(name)-len(".rdb")]) // or .dfs
 		if strings.HasPrefix(name, "dragonfly") {
 			r := NewReader(bytes.NewReader(data), nil)
 			if err := readAll(r); err != io.EOF {
@@ -83,6 +83,9 @@ type wantKey struct {
 // wantKeys reads the .jsonl file of a fixture, by database and key.
 func wantKeys(t *testing.T, name string) map[string]wantKey {
 	t.Helper()
+	if shard, ok := strings.CutSuffix(name, "-0000"); ok {
+		name = filepath.Dir(shard) + "/mini" // the one data set, in one shard
+	}
 	f, err := os.Open("testdata/" + name + ".jsonl")
 	if err != nil {
 		t.Fatal(err)

@@ -92,6 +92,7 @@ const (
 	frameModuleItems               // of a MODULE_AUX, after its header
 	frameTemplate                  // of a HASH_TEMPLATE, after its id: template fields
 	frameSlotRanges                // of a SLOT_IMPORT, after its name: n, n × (length, length)
+	frameJournal                   // arguments of a command in the journal
 )
 
 // An encoding is what a type byte stands for.
@@ -185,7 +186,15 @@ var valkeyTypes = map[uint8]encoding{
 
 // The opcodes, as in rdb-format 3.1.
 const (
+	opSyncEnd        = 200 // Dragonfly, up to 224
+	opZstd           = 201
+	opLZ4            = 202
+	opJournal        = 210
+	opJournalOffset  = 211
 	opDragonflyMask  = 220
+	opVectorIndex    = 222
+	opDocIndex       = 223
+	opChunk          = 224
 	opHashTemplate   = 242 // Redis
 	opKeyMeta        = 243 // Redis
 	opSlotImport     = 243 // Valkey
