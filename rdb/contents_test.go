@@ -64,7 +64,9 @@ func (c content) of(data []byte) (map[string]string, error) {
 func (c content) element(b *strings.Builder, e *Element) {
 	expireAt := e.ExpireAt
 	if c.seconds {
-		expireAt = (expireAt + 999) / 1000
+		if expireAt = (expireAt + 999) / 1000; expireAt > 0 {
+			expireAt = max(expireAt, dragonflyEpoch) // what is before can't be told
+		}
 	}
 	if b.Len() > 1<<26 {
 		panic("the contents are too large for a test")

@@ -2,7 +2,6 @@ package rdb
 
 import (
 	"bytes"
-	"io"
 	"testing"
 )
 
@@ -30,28 +29,9 @@ func FuzzReader(f *testing.F) {
 // FuzzReaderFragmented reads any bytes whole, and in pieces through buffers of any size: the results must be equal.
 func FuzzReaderFragmented(f *testing.F) {
 	addSeeds(f, func(data []byte) { f.Add(data, uint16(0), []byte{1, 2, 3, 0, 200}) })
-	f.Fuzz(func(t *testing.T, data []byte, size uint16, pieces []byte) {
+	f.Fuzz(func(t *testing.T, data []byte, size uint16, sizes []byte) {
 		want := transcript(NewReader(bytes.NewReader(data), nil))
-		rest := data
-		i := 0
-		src := readerFunc(func(p []byte) (int, error) {
-			if len(rest) == 0 {
-				return 0, io.EOF
-			}
-			n := 1
-			if len(pieces) > 0 {
-				n = int(pieces[i%len(pieces)])
-				i++
-			}
-			if i%50 == 0 {
-				n = max(n, 1) // some reads may give nothing, but not all
-			}
-			n = min(n, len(rest), len(p))
-			copy(p, rest[:n])
-			rest = rest[n:]
-			return n, nil
-		})
-		if got := transcript(newReader(src, nil, smallestBuffer+int(size))); got != want {
+		if got := transcript(newReader(pieces(data, sizes), nil, smallestBuffer+int(size))); got != want {
 			t.Fatalf("in pieces:\n%s\nwhole:\n%s", got, want)
 		}
 	})
