@@ -68,20 +68,59 @@ func readAny(t testing.TB, data []byte) error {
 	return err
 }
 
+// levels are the ways to read a stream to its end.
+var levels = map[string]func(*Reader) error{
+	"raw":      readAll,
+	"elements": drain,
+	"check": func(r *Reader) error {
+		if err := Check(r, nil); err != nil {
+			return err
+		}
+		return io.EOF
+	},
+}
+
 // TestTruncation cuts fixtures at every byte.
 func TestTruncation(t *testing.T) {
-	for _, f := range fixtures(t, 8<<10) {
-		for n := range f.data {
-			r := newReader(bytes.NewReader(f.data[:n]), nil, 4096)
-			err := readAll(r)
-			var corrupt *CorruptError
-			if !errors.As(err, &corrupt) || !errors.Is(err, ErrCorrupt) || !errors.Is(err, io.ErrUnexpectedEOF) {
-				t.Fatalf("%s cut at %d: %v", f.name, n, err)
-			}
-			if corrupt.Offset != int64(n) {
-				t.Fatalf("%s cut at %d: the error says %d", f.name, n, corrupt.Offset)
+	for level, read := range levels {
+		for _, f := range fixtures(t, 8<<10) {
+			for n := range f.data {
+				r := newReader(bytes.NewReader(f.data[:n]), nil, 64<<(n%7))
+				err := read(r)
+				var corrupt *CorruptError
+				if !errors.As(err, &corrupt) || !errors.Is(err, ErrCorrupt) || !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("%s of %s cut at %d: %v", level, f.name, n, err)
+				}
+				if corrupt.Offset != int64(n) {
+					t.Fatalf("%s of %s cut at %d: the error says %d", level, f.name, n, corrupt.Offset)
+				}
 			}
 		}
+	}
+}
+
+// TestChangedBytes changes every byte of small fixtures, and makes the checksum right again: memory is bounded, what is
+// left of the elements is the same however the stream is fragmented, and what Check accepts can be read.
+func TestChangedBytes(t *testing.T) {
+	for _, f := range append(fixtures(t, 3000), rareFixtures()...) {
+		t.Run(f.name, func(t *testing.T) {
+			data := bytes.Clone(f.data)
+			for at := magicLen; at < len(data)-8; at++ {
+				for i, to := range []byte{data[at] ^ 1, data[at] + 1, data[at] ^ 0x80, 0, 0xff} {
+					was := data[at]
+					data[at] = to
+					changed := sealed(data)
+					data[at] = was
+					err := readElements(t, changed, drain)
+					if i == at%5 {
+						sameElements(t, changed, newReader(bytes.NewReader(changed), nil, smallestBuffer+at%50))
+					}
+					if checked := readElements(t, changed, levels["check"]); checked == io.EOF && err != io.EOF {
+						t.Fatalf("byte %d set to %d: Check accepts it, but reading its elements gives %v", at, to, err)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -116,13 +155,16 @@ func TestForcedLengths(t *testing.T) {
 				continue
 			}
 			for _, n := range []uint64{0, 1, 1<<14 - 1, 1 << 31, 1<<32 - 1, 1<<62 + 1, 1 << 63, 1<<64 - 1} {
-				b := build(string(f.data[:at])).len(n).bytes(f.data[at+size:]...).b
-				if err := readAny(t, sealed(b)); err == nil {
+				b := sealed(build(string(f.data[:at])).len(n).bytes(f.data[at+size:]...).b)
+				if err := readAny(t, b); err == nil {
 					t.Fatalf("%s with length %d at %d: no error and no end", f.name, n, at)
 				}
+				readElements(t, b, drain)
+				readElements(t, b, levels["check"])
 				// The same as a string that claims to be compressed.
-				b = build(string(f.data[:at])).bytes(stringLZF, 1).len(n).bytes(f.data[at+size:]...).b
-				readAny(t, sealed(b))
+				b = sealed(build(string(f.data[:at])).bytes(stringLZF, 1).len(n).bytes(f.data[at+size:]...).b)
+				readAny(t, b)
+				readElements(t, b, drain)
 			}
 		}
 	}

@@ -143,7 +143,7 @@ func (r *Reader) packMore(n int) bool {
 		if k.in > 0 && !r.need(1) {
 			return r.starved()
 		}
-		src := r.buf[r.pos:min(uint64(r.end), uint64(r.pos)+k.in)]
+		src := r.buf[r.pos : r.pos+int(min(uint64(r.end-r.pos), k.in))]
 		at := len(k.b)
 		took := 0
 		if k.lzf {

@@ -175,6 +175,26 @@ func TestFragmentation(t *testing.T) {
 	}
 }
 
+// TestFragmentedElements reads fixtures as elements through buffers of every size.
+func TestFragmentedElements(t *testing.T) {
+	for _, f := range append(fixtures(t, 5<<10), rareFixtures()...) {
+		for size := smallestBuffer; size < 300; size++ {
+			var src io.Reader = bytes.NewReader(f.data)
+			if size%3 == 0 {
+				src = iotest.OneByteReader(src)
+			}
+			sameElements(t, f.data, newReader(src, nil, size))
+		}
+	}
+	for _, f := range fixtures(t, 1<<30) {
+		for _, size := range []int{smallestBuffer, 1000, 5000, 70000} {
+			if err := sameElements(t, f.data, newReader(bytes.NewReader(f.data), nil, size)); err != io.EOF {
+				t.Errorf("%s: %v", f.name, err)
+			}
+		}
+	}
+}
+
 // TestNeverWaitsForMore gives a reader only what it needs: were it to ask for more, a live connection would hang.
 func TestNeverWaitsForMore(t *testing.T) {
 	for _, f := range fixtures(t, 20<<10) {

@@ -288,7 +288,7 @@ func (r *Reader) take(n uint64, scratch *[]byte) ([]byte, bool) {
 		if !r.need(1) {
 			return nil, r.starved()
 		}
-		part := r.buf[r.pos:min(uint64(r.end), uint64(r.pos)+n)]
+		part := r.buf[r.pos : r.pos+int(min(uint64(r.end-r.pos), n))]
 		*scratch = append(*scratch, part...)
 		r.pos += len(part)
 		n -= uint64(len(part))

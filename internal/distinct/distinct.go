@@ -67,6 +67,7 @@ type Set struct {
 	max     int  // records in memory
 	records []record
 	heads   []uint32
+	io      []byte
 	runs    []run
 	n       uint64
 
@@ -129,6 +130,9 @@ func (s *Set) Add(b []byte, at int64) bool {
 		}
 	}
 	if s.keep {
+		if len(s.records) == cap(s.records) {
+			s.records = append(make([]record, 0, min(max(2*cap(s.records), 64), s.max)), s.records...)
+		}
 		s.records = append(s.records, record{h, (s.keys[1].sum(b)+s.scope[1])<<atBits | uint64(at)&(1<<atBits-1)})
 		if len(s.records) == s.max {
 			s.spill()

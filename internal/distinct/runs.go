@@ -79,6 +79,14 @@ func (s *Set) found(first, second record) {
 	s.twice, s.first, s.second = true, int64(first.b&mask), int64(second.b&mask)
 }
 
+// buffer returns room for a chunk of records.
+func (s *Set) buffer() []byte {
+	if s.io == nil {
+		s.io = make([]byte, chunk*recordSize)
+	}
+	return s.io
+}
+
 // spill makes a run of the records in memory.
 func (s *Set) spill() {
 	recs := s.records
@@ -94,7 +102,7 @@ func (s *Set) spill() {
 		s.base = s.room.top
 	}
 	s.divide(recs, 0, 64-bucketBits)
-	var out [chunk * recordSize]byte
+	out := s.buffer()
 	r := run{s.room.top, s.room.top + int64(len(recs))*recordSize}
 	for at := r.pos; len(recs) > 0; {
 		n := min(len(recs), chunk)
@@ -133,7 +141,7 @@ func (s *Set) compare() {
 
 // load reads the records of a run up to those whose first bits are end.
 func (s *Set) load(r *run, end uint64) error {
-	var in [chunk * recordSize]byte
+	in := s.buffer()
 	expect := int64(s.max) / int64(len(s.runs)) // most of a range
 	for r.pos < r.end {
 		n := min(max(expect, 16), chunk, (r.end-r.pos)/recordSize)
