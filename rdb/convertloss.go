@@ -1,6 +1,7 @@
 package rdb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -98,19 +99,7 @@ func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 		return false, false
 	}
 	skip = whole || p == SkipKey
-	i, found := slices.BinarySearchFunc(c.report.Losses, l, func(r LossReport, l Loss) int {
-		switch {
-		case r.Loss < l:
-			return -1
-		case r.Loss > l:
-			return 1
-		}
-		return 0
-	})
-	if !found {
-		c.report.Losses = slices.Insert(c.report.Losses, i, LossReport{Loss: l})
-	}
-	r := &c.report.Losses[i]
+	r := c.report.lossOf(l)
 	r.Count++
 	if skip {
 		r.Skipped++
@@ -119,4 +108,34 @@ func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 		r.Keys = append(r.Keys, fmt.Sprintf("%d/%s", e.DB, key))
 	}
 	return skip, true
+}
+
+// Add adds what a conversion of another stream to the same target did.
+func (r *ConvertReport) Add(other *ConvertReport) {
+	if r.To == (Dialect{}) {
+		r.From, r.To = other.From, other.To
+	}
+	if other.From.Family == Dragonfly {
+		r.From = other.From // the header alone doesn't tell
+	}
+	r.Keys += other.Keys
+	r.Encoded += other.Encoded
+	r.Filtered += other.Filtered
+	r.Functions += other.Functions
+	r.Dropped += other.Dropped
+	for _, l := range other.Losses {
+		to := r.lossOf(l.Loss)
+		to.Count += l.Count
+		to.Skipped += l.Skipped
+		to.Keys = append(to.Keys, l.Keys[:min(len(l.Keys), reportedKeys-len(to.Keys))]...)
+	}
+}
+
+// lossOf returns the report of a loss, which is made if there is none.
+func (r *ConvertReport) lossOf(l Loss) *LossReport {
+	i, found := slices.BinarySearchFunc(r.Losses, l, func(r LossReport, l Loss) int { return cmp.Compare(r.Loss, l) })
+	if !found {
+		r.Losses = slices.Insert(r.Losses, i, LossReport{Loss: l})
+	}
+	return &r.Losses[i]
 }

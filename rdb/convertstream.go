@@ -30,10 +30,10 @@ func (c *converter) convertStream() (skip, ok bool) {
 	c.src.frame = frameNone
 	s := &c.stream
 	*s = streamConverter{c: c, from: int(f-frameStream1) + 1, to: w.dialect.streamLevel()}
-	db := w.db
 	if !w.next(&c.header) {
 		return false, false
 	}
+	db := w.db
 	hold := s.holds()
 	if hold {
 		w.out.hold()

@@ -239,7 +239,11 @@ var errNotWritten = errors.New("arrays and KeyDB's jobs can't be written by elem
 // rewrite writes all keys and functions of a stream element by element.
 func rewrite(data []byte, d Dialect, counted bool) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := NewWriter(&out, d, &WriterOptions{Compress: counted})
+	var opts WriterOptions
+	if counted {
+		opts.Compression = CompressLZF
+	}
+	w, err := NewWriter(&out, d, &opts)
 	if err != nil {
 		return nil, err
 	}

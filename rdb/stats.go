@@ -124,8 +124,49 @@ func (r *Reader) Stats() Stats {
 	for _, m := range r.counts.modules {
 		s.Modules = append(s.Modules, *m)
 	}
-	slices.SortFunc(s.Modules, func(a, b ModuleStats) int {
-		return cmp.Or(cmp.Compare(a.ID.Name(), b.ID.Name()), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(s.Modules, compareModules)
 	return s
+}
+
+// Add adds what another stream of the same snapshot holds. The checksum is absent if it is in either, and pending if either was
+// not read to its end.
+func (s *Stats) Add(other Stats) {
+	if s.Bytes == 0 {
+		s.Checksum = other.Checksum
+	}
+	switch {
+	case s.Checksum == ChecksumPending || other.Checksum == ChecksumPending:
+		s.Checksum = ChecksumPending
+	case other.Checksum == ChecksumAbsent:
+		s.Checksum = ChecksumAbsent
+	}
+	s.Keys += other.Keys
+	s.Expires += other.Expires
+	s.Functions += other.Functions
+	s.Journal += other.Journal
+	s.Bytes += other.Bytes
+	for _, d := range other.DBs {
+		i, found := slices.BinarySearchFunc(s.DBs, d.DB, func(d DBStats, db int) int { return d.DB - db })
+		if !found {
+			s.DBs = slices.Insert(s.DBs, i, DBStats{DB: d.DB, Types: make(map[Type]int64)})
+		}
+		to := &s.DBs[i]
+		to.Keys += d.Keys
+		to.Expires += d.Expires
+		for t, n := range d.Types {
+			to.Types[t] += n
+		}
+	}
+	for _, m := range other.Modules {
+		i, found := slices.BinarySearchFunc(s.Modules, m, compareModules)
+		if !found {
+			s.Modules = slices.Insert(s.Modules, i, ModuleStats{ID: m.ID})
+		}
+		s.Modules[i].Keys += m.Keys
+		s.Modules[i].Aux += m.Aux
+	}
+}
+
+func compareModules(a, b ModuleStats) int {
+	return cmp.Or(cmp.Compare(a.ID.Name(), b.ID.Name()), cmp.Compare(a.ID, b.ID))
 }

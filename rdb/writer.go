@@ -16,9 +16,8 @@ var ErrOutOfOrder = errors.New("rdb: writer used out of order")
 
 // WriterOptions are the rare choices of NewWriter. The zero value means the defaults.
 type WriterOptions struct {
-	// Compress makes the writer compress strings of more than 20 bytes, up to 64 KiB, where that saves space. What WriteRaw
-	// and Convert pass on untouched stays as it is.
-	Compress bool
+	// Compression says what is compressed. The zero value is CompressNone.
+	Compression Compression
 	// MaxHeld is how many bytes of a value the writer keeps in memory where the number of its elements has to go before
 	// them and is not known. 0 means 4 MiB.
 	MaxHeld int
@@ -26,6 +25,17 @@ type WriterOptions struct {
 	// is behind it. Without one, a value that needs it is a *TooLargeError.
 	Spool func() (Spool, error)
 }
+
+// A Compression says what a Writer compresses, where that saves space.
+type Compression uint8
+
+// The compressions.
+const (
+	CompressNone Compression = iota
+	CompressLZF              // strings of more than 20 bytes, up to 64 KiB. What WriteRaw and Convert pass on untouched stays as it is
+	CompressLZ4              // blocks of records, of 64 KiB and more; in sets alone
+	CompressZstd             // the same, smaller and slower
+)
 
 const defaultMaxHeld = 4 << 20
 
@@ -47,6 +57,7 @@ type Shape struct {
 // Once a call failed, all that follow give the same error.
 type Writer struct {
 	out     output
+	summary *output // of a set
 	dialect Dialect
 	err     error
 	closed  bool
@@ -70,19 +81,12 @@ func NewWriter(w io.Writer, d Dialect, opts *WriterOptions) (*Writer, error) {
 		return nil, fmt.Errorf("rdb: %w dialect %v: redis:6 to redis:%d, valkey:%d and dragonfly:%d can be written",
 			ErrUnsupported, d, maxRedis, valkeyVersion, dragonflyVersion)
 	}
+	if opts != nil && opts.Compression > CompressLZF {
+		return nil, fmt.Errorf("rdb: %w compression of a single stream: blocks are for sets", ErrUnsupported)
+	}
 	wr := &Writer{out: newOutput(w), dialect: d, db: -1}
-	wr.out.limit = defaultMaxHeld
-	if opts != nil {
-		wr.out.compress, wr.out.newSpool = opts.Compress, opts.Spool
-		if opts.MaxHeld > 0 {
-			wr.out.limit = opts.MaxHeld
-		}
-	}
-	magic := fmt.Sprintf("REDIS%04d", d.Version)
-	if d.Family == Valkey {
-		magic = fmt.Sprintf("VALKEY%03d", d.Version)
-	}
-	wr.out.write([]byte(magic))
+	wr.out.set(opts)
+	wr.out.write(d.magic())
 	return wr, nil
 }
 
@@ -92,6 +96,18 @@ func (w *Writer) Dialect() Dialect { return w.dialect }
 // Offset returns how many bytes of the stream were written, those included that wait in the Writer's buffer, but not those
 // that are held until a value ends.
 func (w *Writer) Offset() int64 { return w.out.offset() }
+
+// set takes over what options say.
+func (o *output) set(opts *WriterOptions) {
+	o.limit = defaultMaxHeld
+	if opts == nil {
+		return
+	}
+	o.compress, o.newSpool = opts.Compression == CompressLZF, opts.Spool
+	if opts.MaxHeld > 0 {
+		o.limit = opts.MaxHeld
+	}
+}
 
 // WriteEntry ends the entry before and begins the next. Of e, what the dialect has a place for is written:
 //
@@ -113,9 +129,10 @@ func (w *Writer) WriteEntry(e *Entry, s Shape) error {
 		w.value.begin(w, e, s)
 	case KindAux:
 		if w.dialect.Version >= 7 {
-			o.byte(opAux)
-			o.str(e.Key)
-			o.str(e.Value)
+			if w.summary != nil {
+				o = w.summary
+			}
+			o.aux(e.Key, e.Value)
 		}
 	case KindFunction:
 		if !w.dialect.functions() {
@@ -197,10 +214,11 @@ func (w *Writer) Close() error {
 	if w.err != nil {
 		return w.err
 	}
-	w.out.byte(opEOF)
-	w.out.flush(0)
-	w.out.number(w.out.sum)
-	w.out.flush(0)
+	if w.out.shards != nil {
+		w.finishSet()
+	} else {
+		w.out.finish()
+	}
 	return w.fail()
 }
 
@@ -231,6 +249,9 @@ func (w *Writer) end() bool {
 		w.value.end(w)
 		w.value.kind = 0
 	}
+	if w.out.shards != nil && w.out.endRecord() {
+		w.db = -1
+	}
 	return w.fail() == nil
 }
 
@@ -238,6 +259,9 @@ func (w *Writer) end() bool {
 func (w *Writer) fail() error {
 	if w.err == nil {
 		w.err = w.out.err
+	}
+	if w.err == nil && w.summary != nil {
+		w.err = w.summary.err
 	}
 	return w.err
 }

@@ -395,7 +395,7 @@ func TestWriterCompresses(t *testing.T) {
 		}
 		return out.Bytes()
 	}
-	plain, packed := write(nil), write(&WriterOptions{Compress: true})
+	plain, packed := write(nil), write(&WriterOptions{Compression: CompressLZF})
 	if len(packed) > len(plain)/2 {
 		t.Errorf("%d bytes became %d", len(plain), len(packed))
 	}
@@ -419,7 +419,7 @@ func TestWriterNoAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, err := NewWriter(io.Discard, d, &WriterOptions{Compress: true})
+		w, err := NewWriter(io.Discard, d, &WriterOptions{Compression: CompressLZF})
 		if err != nil {
 			t.Fatal(err)
 		}

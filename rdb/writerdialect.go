@@ -1,7 +1,17 @@
 package rdb
 
+import "fmt"
+
 // The functions of this file say what streams of a dialect have a place for. Sources: rdb-format 1.3 and 3, dfs-format 2.5
 // and 3.
+
+// magic returns what streams of the dialect begin with.
+func (d Dialect) magic() []byte {
+	if d.Family == Valkey {
+		return fmt.Appendf(nil, "VALKEY%03d", d.Version)
+	}
+	return fmt.Appendf(nil, "REDIS%04d", d.Version)
+}
 
 // encodings returns what type bytes mean in streams that are written in the dialect.
 func (d Dialect) encodings() *[256]encoding {

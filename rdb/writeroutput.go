@@ -24,11 +24,12 @@ type Spool interface {
 // An output is where the pieces go that streams are made of. What is written while it holds is not passed on, but kept in memory
 // up to a limit, and behind that in a spool: release then passes it on, drop forgets it.
 type output struct {
-	w   io.Writer
+	to  *stream
 	buf []byte
-	sum uint64 // of what was passed on
-	n   int64  // bytes passed on
+	n   int64 // bytes passed on
 	err error
+
+	shards *shards // of a set; nil for a single stream
 
 	holding  bool
 	void     bool   // what is held will be dropped
@@ -45,7 +46,16 @@ type output struct {
 	text     [20]byte // a number
 }
 
-func newOutput(w io.Writer) output { return output{w: w, buf: make([]byte, 0, outputSize)} }
+// A stream is where an output's bytes end up.
+type stream struct {
+	w   io.Writer
+	sum uint64
+	n   int64
+}
+
+func newOutput(w io.Writer) output {
+	return output{to: &stream{w: w}, buf: make([]byte, 0, outputSize)}
+}
 
 // offset is how many bytes were written, without those that are held.
 func (o *output) offset() int64 {
@@ -77,6 +87,9 @@ func (o *output) flush(n int) {
 		o.spill(o.buf)
 		o.buf = o.buf[:0]
 	default:
+		if o.shards != nil {
+			o.shards.inline = true
+		}
 		o.pass(o.buf)
 		o.buf = o.buf[:0]
 	}
@@ -87,11 +100,13 @@ func (o *output) pass(p []byte) {
 	if o.err != nil || len(p) == 0 {
 		return
 	}
-	o.sum = crc64.Update(o.sum, p)
-	n, err := o.w.Write(p)
+	to := o.to
+	to.sum = crc64.Update(to.sum, p)
+	n, err := to.w.Write(p)
 	if err == nil && n != len(p) {
 		err = io.ErrShortWrite
 	}
+	to.n += int64(n)
 	o.n += int64(n)
 	if err != nil {
 		o.err = fmt.Errorf("rdb: writing at byte %d: %w", o.n, err)
@@ -133,7 +148,10 @@ func (o *output) write(p []byte) {
 		return
 	}
 	for len(p) > 0 && o.err == nil && !o.void {
-		if len(o.buf) == 0 && len(p) >= outputSize && !o.holding {
+		if len(o.buf) == 0 && len(p) >= cap(o.buf) && !o.holding {
+			if o.shards != nil {
+				o.shards.inline = true
+			}
 			o.pass(p)
 			return
 		}
@@ -336,7 +354,7 @@ func (o *output) release() {
 	held, spooled := o.buf, o.spooled
 	o.drop()
 	for at := int64(0); at < spooled && o.err == nil; {
-		o.room(outputSize)
+		o.flush(0)
 		n, err := o.spool.ReadAt(o.buf[:min(outputSize, spooled-at)], at)
 		if n == 0 || err != nil && err != io.EOF {
 			o.err = fmt.Errorf("rdb: reading the spool: %w", err)
@@ -356,6 +374,14 @@ func (o *output) releaseCounted(n uint64) {
 	o.hold()
 	o.buf, o.spooled = held, spooled
 	o.release()
+}
+
+// finish ends the stream with its checksum.
+func (o *output) finish() {
+	o.byte(opEOF)
+	o.flush(0)
+	o.number(o.to.sum)
+	o.flush(0)
 }
 
 // close ends what the output owns.
