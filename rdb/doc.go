@@ -1,8 +1,9 @@
-// Package rdb reads the snapshots of Redis, Valkey and Dragonfly: RDB streams, as they are in files and in the full
-// synchronisation of replicas, and cuts values out of them as payloads for RESTORE.
+// Package rdb reads and writes the snapshots of Redis, Valkey and Dragonfly: RDB streams, as they are in files and in the full
+// synchronisation of replicas, and converts between their dialects.
 //
-// A [Reader] has the shape of archive/tar's. Next goes to the next [Entry], most often a key; the value behind it is
-// skipped by the next Next, or taken as a DUMP payload by AppendRaw or WriteRaw. Reading to io.EOF proves the stream: its
+// A [Reader] has the shape of archive/tar's. Next goes to the next [Entry], most often a key. The value behind it is
+// skipped by the next Next, or read at one of three levels: raw, as the DUMP payload that RESTORE takes, untouched (AppendRaw,
+// WriteRaw); element by element, whatever the encoding and the size (Elements); or, if it is small, whole (Value). Reading to io.EOF proves the stream: its
 // structure to the last byte, and its checksum. [Reader.Stats] tells what was in it.
 //
 //	r := rdb.NewReader(f, nil)
@@ -14,6 +15,10 @@
 //			fmt.Printf("%d %s %q\n", e.DB, e.Type, e.Key)
 //		}
 //	}
+//
+// A [Writer] writes a stream of one dialect, entry by entry and element by element. [Convert] reads one stream and writes what is in it as
+// another dialect: values pass untouched where the target knows their encoding, and what it can't express follows a [Policy].
+// [Check] decodes every value and holds it against what servers insist on.
 //
 // # Dialects
 //

@@ -69,3 +69,59 @@ func ExampleReader_Entries() {
 	// db 0: hash "h"
 	// RESTORE h 0 "\x16\x03\x81\x00\x00\x03\xbb,\xc3\xd8\x05\x01"…
 }
+
+// Read a hash field by field, in memory that doesn't depend on its size.
+func ExampleReader_Elements() {
+	f, err := os.Open("testdata/redis-7.4/hash_field_ttl.rdb")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	r := rdb.NewReader(f, nil)
+	for e, err := range r.Entries() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Type != rdb.TypeHash || string(e.Key) != "lp_some" {
+			continue
+		}
+		for el, err := range r.Elements() {
+			if err != nil {
+				log.Fatal(err)
+			}
+			fmt.Printf("%s = %s, expires at %d\n", el.Field, el.Value, el.ExpireAt)
+		}
+	}
+	// Output:
+	// c = 3, expires at 4102444800111
+	// a = 1, expires at 4102444800111
+	// b = two, expires at 0
+	// d = four, expires at 0
+}
+
+// Make a file of Redis 8 one that Redis 7.0 loads: the keys of one database, without what Redis 7.0 can't express.
+func ExampleConvert() {
+	f, err := os.Open("testdata/redis-7.4/hash_field_ttl.rdb")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	w, err := rdb.NewWriter(io.Discard, rdb.Dialect{Family: rdb.Redis, Version: 10}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	report, err := rdb.Convert(w, rdb.NewReader(f, nil), &rdb.ConvertOptions{DBs: []int{0}, Policy: rdb.DropDetail})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%v to %v: %d keys\n", report.From, report.To, report.Keys)
+	for _, l := range report.Losses {
+		fmt.Printf("%s: lost by %d keys, the first is %s\n", l.Loss, l.Count, l.Keys[0])
+	}
+	// Output:
+	// redis:12 to redis:10: 7 keys
+	// field-expiry: lost by 7 keys, the first is 0/ht_some
+}
