@@ -1,5 +1,5 @@
-// Package lz4frame reads and writes LZ4 frames that say how long their content is, each in one piece. It knows the frame;
-// the blocks in it are github.com/pierrec/lz4's.
+// Package lz4frame reads and writes LZ4 frames that say how long their content is, each in one piece. It knows the frame, and
+// compresses the blocks in it, faster than github.com/pierrec/lz4 does; that expands them.
 //
 // Source: the LZ4 frame format, version 1.6.4, as published with the reference implementation.
 package lz4frame
@@ -129,7 +129,7 @@ func Decode(dst, frame []byte) error {
 }
 
 // An Encoder makes frames. The zero value is ready; it is used by one goroutine.
-type Encoder struct{ c lz4.Compressor }
+type Encoder struct{ b blockEncoder }
 
 // Append appends a frame of content to dst: independent blocks of 64 KiB, without checksums but the header's.
 func (e *Encoder) Append(dst, content []byte) []byte {
@@ -146,8 +146,8 @@ func (e *Encoder) Append(dst, content []byte) []byte {
 			dst = append(make([]byte, 0, 2*need), dst...)
 		}
 		room := dst[size+4 : size+4+len(block)-1]
-		n, err := e.c.CompressBlock(block, room)
-		if err != nil || n == 0 {
+		n := e.b.compress(room, block)
+		if n == 0 {
 			dst = binary.LittleEndian.AppendUint32(dst, uint32(len(block))|plainBlock)
 			dst = append(dst, block...)
 			continue
