@@ -12,18 +12,19 @@ export PATH := $(CACHE)/go/bin:$(PATH)
 # A checkout that belongs to another user must not fail a build for git's opinion of it.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
-# How much make fuzz and make crash do, and arguments for make test and make bench.
-FUZZ  ?= 200000
-CRASH ?= 10
-TEST  ?=
-BENCH ?=
+# How much make fuzz, make crash and make campaign do, and arguments for make test and make bench.
+FUZZ     ?= 200000
+CRASH    ?= 10
+CAMPAIGN ?= 50
+TEST     ?=
+BENCH    ?=
 
 PACKAGES := ./... ./examples/...
 
-.PHONY: help demo test check bench servers fuzz crash cover setup setup-race clean
+.PHONY: help demo test check bench servers fuzz crash campaign cover setup setup-race clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: setup servers ## back up, wipe and restore a real server, and prove that nothing is lost
 	@go run ./examples/quickstart
@@ -45,6 +46,9 @@ fuzz: setup servers ## every fuzz target for FUZZ=200000 executions
 
 crash: setup servers ## the tests that kill processes, CRASH=10 times
 	@go test -count=$(CRASH) -run 'Crash|Kill' $(TEST) $(PACKAGES) | { grep -v -e 'no test files' -e 'no tests to run' || true; }
+
+campaign: setup servers ## changed files that amber finds right, loaded by real servers: CAMPAIGN=50 times a hundred by each
+	@go test -count=$(CAMPAIGN) -timeout 0 -run Campaign -v $(TEST) ./rdb | grep -v '^=== '
 
 cover: setup servers ## test coverage of each package and of all, by all tests
 	@mkdir -p bin

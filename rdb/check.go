@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
+	"strings"
 
 	"github.com/amberkv/amber/internal/distinct"
 )
@@ -345,6 +347,10 @@ func (c *checker) other(e *Entry) bool {
 		}
 	case KindSlotInfo:
 		return c.slot(e.Slot)
+	case KindAux:
+		if bytes.EqualFold(e.Key, []byte("slot-info")) {
+			return c.slotInfo(e.Value)
+		}
 	case KindFunction:
 		r.frame = frameNone
 		return r.checkString()
@@ -357,6 +363,24 @@ func (c *checker) other(e *Entry) bool {
 }
 
 const clusterSlots = 1 << 14
+
+// slotInfo checks what Valkey says of a slot: its number, how many keys it has, how many of them expire, and in newer
+// versions more.
+func (c *checker) slotInfo(text []byte) bool {
+	rest := string(text)
+	for i := range 3 {
+		number, after, _ := strings.Cut(rest, ",")
+		n, err := strconv.ParseUint(number, 10, 63)
+		if err != nil {
+			return c.r.corrupt(fmt.Sprintf("the size of a cluster slot is %.60q", text))
+		}
+		if i == 0 && !c.slot(n) {
+			return false
+		}
+		rest = after
+	}
+	return true
+}
 
 // maxHint is how many keys a stream may say that it has, though it is too small for them: servers make room for so many, and so a
 // wrong number can take all of their memory.
