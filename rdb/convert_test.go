@@ -71,7 +71,7 @@ func convertThereAndBack(t *testing.T, data []byte, to Dialect) {
 		t.Errorf("%v: report %+v, want %d keys and functions", to, report, len(want))
 	}
 	back := report.From
-	if back.Family == Redis && back.Version < 6 {
+	if back.Family == Redis && back.Version < 6 || !hasAll(back, data) {
 		return
 	}
 	again, _, err := convert(out, back, &ConvertOptions{Modules: []string{"vectorset"}})
@@ -84,6 +84,17 @@ func convertThereAndBack(t *testing.T, data []byte, to Dialect) {
 	} else if diff := diffContents(want, got); diff != "" {
 		t.Errorf("%v and back to %v: %s", to, back, diff)
 	}
+}
+
+// hasAll tells whether a dialect has all encodings of values in a stream: some have newer ones than their header says.
+func hasAll(d Dialect, data []byte) bool {
+	r := NewReader(bytes.NewReader(data), nil)
+	for e, err := range r.Entries() {
+		if err != nil || e.Kind == KindKey && e.Type != TypeModule && !d.has(r.encodings, e.Encoding) {
+			return false
+		}
+	}
+	return true
 }
 
 // contentOf says what streams of a dialect tell.
