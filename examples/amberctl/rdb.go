@@ -31,7 +31,7 @@ func (a *app) rdbCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needCommand,
 	}
-	cmd.AddCommand(a.rdbVerifyCommand(), a.rdbStatCommand())
+	cmd.AddCommand(a.rdbVerifyCommand(), a.rdbStatCommand(), a.rdbConvertCommand())
 	return cmd
 }
 

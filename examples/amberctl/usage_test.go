@@ -61,6 +61,18 @@ func TestUsage(t *testing.T) {
 		{[]string{"rdb", "verify"}, "FILE"},
 		{[]string{"rdb", "stat"}, "FILE"},
 		{[]string{"rdb", "stat", "a", "b"}, `"b"`},
+		{[]string{"rdb", "convert", "a"}, "OUT"},
+		{[]string{"rdb", "convert", "a", "b"}, "--to"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:99"}, "redis:99"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:5"}, "redis:5"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--on-loss", "cry"}, "--on-loss"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--type", "table"}, "--type"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--db", "-1"}, "--db"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--map-db", "1"}, "--map-db"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--compress", "lz4"}, "--compress"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "redis:12", "--shards", "2"}, "--shards"},
+		{[]string{"rdb", "convert", "a", "-", "--to", "dfs"}, "-"},
+		{[]string{"rdb", "convert", "a", "b", "--to", "dfs", "--force"}, "--force"},
 	} {
 		var stdout, stderr bytes.Buffer
 		status := run(t.Context(), append(test.args, "--json"), nil, &stdout, &stderr, noEnv)
