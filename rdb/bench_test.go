@@ -59,6 +59,10 @@ func BenchmarkReader(b *testing.B) {
 		read func(r *Reader) error
 	}{
 		{"Verify", readAll},
+		{"Observe", func(r *Reader) error {
+			r.observe = func(*Entry, ValueInfo) {}
+			return readAll(r)
+		}},
 		{"WriteRaw", func(r *Reader) error {
 			for {
 				e, err := r.Next()

@@ -504,6 +504,7 @@ func (r *Reader) nextNode() bool {
 			}
 			switch container {
 			case 1:
+				r.watchNode(true)
 				v.step = stepNodes
 				return r.readValue()
 			case 2:
@@ -511,6 +512,9 @@ func (r *Reader) nextNode() bool {
 			default:
 				return r.corrupt(fmt.Sprintf("a list node is of kind %d instead of 1 or 2", container))
 			}
+		}
+		if r.watch.open {
+			r.watchNode(false)
 		}
 		if !r.openPack(format) || !r.packHeader() {
 			return false

@@ -340,7 +340,11 @@ func (r *Reader) readStreamInfo() bool {
 	e := &r.val.elem
 	*e = Element{Kind: ElementStream}
 	i := &e.Stream
-	if !r.lengths(&i.Length) || !r.readID(&i.LastID) {
+	if !r.lengths(&i.Length) {
+		return false
+	}
+	r.watchStream(i.Length)
+	if !r.readID(&i.LastID) {
 		return false
 	}
 	if s.level >= 2 {

@@ -31,6 +31,10 @@ type ReaderOptions struct {
 	// Spool gives room for what is beyond MaxHeld. The reader closes it once Next has returned an error, io.EOF included, but
 	// doesn't remove what is behind it. Without one, a stream that needs it ends the reader with a *TooLargeError.
 	Spool func() (Spool, error)
+
+	// Observe, if it isn't nil, is called with every key whose value was passed, skipped or read, by the Next that moves on from it.
+	// e holds until Observe returns. For its sake Next waits for the first bytes of a value too.
+	Observe func(e *Entry, v ValueInfo)
 }
 
 const (
@@ -75,6 +79,9 @@ type Reader struct {
 	val    valueReader // of the value, once it is read as elements
 	strict bool        // what servers insist on is checked, as far as only reading sees it
 
+	observe func(*Entry, ValueInfo) // nil: nobody watches
+	watch   watch
+
 	key, value, packed, meta []byte   // for strings that can't be lent from the buffer
 	small                    [16]byte // for what goes to a tee besides the stream's own bytes
 }
@@ -109,6 +116,7 @@ func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
 		r.newSpool = opts.Spool
 		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
 		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
+		r.observe = opts.Observe
 	}
 	return r
 }
@@ -195,6 +203,9 @@ func (r *Reader) next() bool {
 		}
 	}
 	r.val.step = stepNone
+	if r.watch.open {
+		r.observed()
+	}
 	r.pinned, r.keyed = false, false
 	if !r.started && !r.start() {
 		return false
@@ -215,6 +226,9 @@ func (r *Reader) next() bool {
 			if !r.fill(1) {
 				return r.starved()
 			}
+		}
+		if r.observe != nil && !r.attrs.set {
+			r.watchKey()
 		}
 		code := r.buf[r.pos]
 		if e := &r.encodings[code]; e.frame != frameNone {
@@ -337,6 +351,9 @@ func (r *Reader) nextKey(code uint8, enc *encoding) bool {
 	r.counts.db.types[enc.typ]++
 	if e.HasExpiry {
 		r.counts.db.expires++
+	}
+	if r.observe != nil {
+		r.watchValue(enc.frame)
 	}
 	return true
 }

@@ -175,7 +175,9 @@ func (r *Reader) lzfLengths() (in, out uint64, ok bool) {
 	return in, out, r.checkLZF(in, out)
 }
 
+// checkLZF checks and counts them.
 func (r *Reader) checkLZF(in, out uint64) bool {
+	r.watch.saved += int64(out - in)
 	if !lzf.Plausible(in, out) {
 		return r.corrupt(fmt.Sprintf("a compressed string of %d bytes can't expand to %d", in, out))
 	}
@@ -357,6 +359,13 @@ func (r *Reader) skipValue(f frame) bool {
 func (r *Reader) skipCollection(f frame, n uint64) (ok bool) {
 	switch f {
 	case frameStrings:
+		if r.watch.open && r.watch.info.Nodes > 0 {
+			for ok = true; ok && n > 0; n-- {
+				r.watchNode(false)
+				ok = r.skipString()
+			}
+			return ok
+		}
 		return r.skipStrings(n, 0)
 	case framePairs:
 		n, ok = r.times(n, 2)
@@ -376,6 +385,9 @@ func (r *Reader) skipCollection(f frame, n uint64) (ok bool) {
 			if container, ok = r.length(); ok {
 				if container != 1 && container != 2 {
 					return r.corrupt(fmt.Sprintf("a list node is of kind %d instead of 1 or 2", container))
+				}
+				if r.watch.open {
+					r.watchNode(container == 1)
 				}
 				ok = r.skipString()
 			}
@@ -408,10 +420,15 @@ func (r *Reader) skipStream(level int) bool {
 	if nodes, ok = r.times(nodes, 2); !ok || !r.skipStrings(nodes, 0) {
 		return false
 	}
-	meta := uint64(3) // entries and last id
+	meta := uint64(2) // last id
 	if level >= 2 {
 		meta += 5 // first id, highest deleted id, entries added
 	}
+	var entries uint64
+	if !r.lengths(&entries) {
+		return false
+	}
+	r.watchStream(entries)
 	if !r.skipLengths(meta) {
 		return false
 	}
