@@ -97,8 +97,9 @@ func New(limit int, order *Order, space *Space) *Sorter {
 	return &Sorter{order: order, limit: min(limit, maxRecord), space: space, current: -1}
 }
 
-// Reset forgets all records. The space is not reset.
-func (s *Sorter) Reset() {
+// Reset forgets all records; those to come are sorted in another order. The space is not reset.
+func (s *Sorter) Reset(order *Order) {
+	s.order = order
 	s.data, s.index, s.at, s.ordered = s.data[:0], s.index[:0], 0, 0
 	s.runs, s.heap, s.current = s.runs[:0], s.heap[:0], -1
 }

@@ -129,10 +129,10 @@ func TestAgainstSlices(t *testing.T) {
 					}
 					// What came in order, or in reverse, takes its own way.
 					for _, again := range [][]row{sorted(in, order), reverse(sorted(in, order))} {
-						s.Reset()
+						s.Reset(s.order)
 						compareRows(t, sorted(again, order), through(t, s, again))
 					}
-					s.Reset()
+					s.Reset(s.order)
 					space.Reset()
 				}
 			}
@@ -316,7 +316,7 @@ func TestNoAllocations(t *testing.T) {
 		s := New(limit, reversed(), space)
 		name := []byte("name 0000")
 		if n := testing.AllocsPerRun(20, func() {
-			s.Reset()
+			s.Reset(s.order)
 			space.Reset()
 			for i := range 200 {
 				name[5+i%4] = byte('a' + i%26)
@@ -343,7 +343,7 @@ func BenchmarkSmall(b *testing.B) {
 	s := New(4<<20, reversed(), NewSpace(nil))
 	in := rows(rand.New(rand.NewPCG(1, 1)), 16, 20)
 	for b.Loop() {
-		s.Reset()
+		s.Reset(s.order)
 		for _, r := range in {
 			if err := s.Add(s.order.Prefix([]byte(r.name)), []byte(r.name)); err != nil {
 				b.Fatal(err)
