@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,17 +38,26 @@ func (a *app) rdbCommand() *cobra.Command {
 }
 
 func (a *app) rdbVerifyCommand() *cobra.Command {
-	return &cobra.Command{
+	deep := false
+	cmd := &cobra.Command{
 		Use:   "verify FILE...",
-		Short: "Check structure and checksum of RDB files",
-		Long: `Parse RDB files to their end and hold them against their checksums. - means standard input.
+		Short: "Check structure and checksum of RDB files and DFS sets",
+		Long: `Parse RDB files to their end and hold them against their checksums. - means standard input. A set of Dragonfly's own
+format is named by its summary file: all its files have to be there and belong together.
+
+With --deep every value is decoded, and held against what servers insist on when they load it: nothing is there twice or
+empty, what has to be sorted is sorted, streams and their groups agree.
 
 What is wrong with a file is told with its offset on standard error; the other files are verified all the same.`,
 		Args: takes(1, 1<<30, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, errs := []rdbFile{}, []error{}
+			read := skipAll
+			if deep {
+				read = checkAll
+			}
 			for _, name := range args {
-				s, err := a.scan(cmd.Context(), name)
+				s, err := a.parse(cmd.Context(), name, read)
 				if err != nil && cmd.Context().Err() != nil {
 					return explain(cmd.Context(), err, "verifying changes nothing")
 				}
@@ -64,52 +75,48 @@ What is wrong with a file is told with its offset on standard error; the other f
 			return errors.Join(errs...)
 		},
 	}
+	cmd.Flags().BoolVar(&deep, "deep", false, "decode and check every value")
+	return cmd
 }
 
-// scan parses a file to its end. With an error it returns what it has seen so far. When ctx ends it doesn't wait for a pipe
-// that nothing comes from; the program is about to end then.
-func (a *app) scan(ctx context.Context, name string) (*rdbStat, error) {
-	type result struct {
-		stat *rdbStat
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		s, err := a.parse(ctx, name)
-		done <- result{s, err}
-	}()
-	select {
-	case r := <-done:
-		return r.stat, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+// skipAll leaves it to the reader to check what it skips.
+func skipAll(context.Context, *rdbStat, *rdb.Reader) error { return nil }
+
+// checkAll decodes every value.
+func checkAll(_ context.Context, _ *rdbStat, r *rdb.Reader) error {
+	return rdb.Check(r, &rdb.CheckOptions{Spool: newSpool})
 }
 
-func (a *app) parse(ctx context.Context, name string) (*rdbStat, error) {
+// parse reads a snapshot to its end. With an error it returns what it has seen so far. Several streams of a set are read at the same
+// time, each with a stat of its own.
+func (a *app) parse(ctx context.Context, name string, read func(context.Context, *rdbStat, *rdb.Reader) error) (*rdbStat, error) {
 	s := &rdbStat{rdbFile: rdbFile{File: name}, DBs: []rdbDB{}, Modules: []rdbModule{}, Aux: map[string]string{}}
 	start := time.Now()
-	err := func() error {
-		f, err := a.open(name)
-		if err != nil {
-			return err
+	var mu sync.Mutex
+	var stats rdb.Stats
+	err := a.streams(ctx, name, runtime.GOMAXPROCS(0), nil, func(_ string, r *rdb.Reader) error {
+		one := &rdbStat{Aux: map[string]string{}}
+		err := read(ctx, one, r)
+		for err == nil {
+			_, err = r.Next()
 		}
-		defer f.Close()
-		in := rdb.NewReader(f, nil)
-		err = s.read(ctx, in)
-		s.fill(in)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err == io.EOF {
+			err = nil
 		}
-		more, err := io.Copy(io.Discard, f)
-		if err != nil {
-			return err
+		mu.Lock()
+		defer mu.Unlock()
+		stats.Add(r.Stats())
+		if d := r.Dialect().String(); s.Dialect == "" || r.Dialect().Family == rdb.Dragonfly {
+			s.Dialect = d
 		}
-		if more += int64(len(in.Buffered())); more > 0 {
-			return fmt.Errorf("%s: %w: %d bytes follow the end of the snapshot at byte %d", name, rdb.ErrCorrupt, more, s.Bytes)
+		for key, value := range one.Aux {
+			if _, ok := s.Aux[key]; !ok {
+				s.Aux[key] = value
+			}
 		}
-		return nil
-	}()
+		return err
+	})
+	s.fill(stats)
 	s.Duration = time.Since(start)
 	s.OK = err == nil
 	if err != nil {
@@ -121,7 +128,8 @@ func (a *app) parse(ctx context.Context, name string) (*rdbStat, error) {
 // maxAux is how many facts are kept; servers write about ten.
 const maxAux = 100
 
-func (s *rdbStat) read(ctx context.Context, in *rdb.Reader) error {
+// readFacts reads a stream to its end and keeps what its server wrote about itself.
+func readFacts(ctx context.Context, s *rdbStat, in *rdb.Reader) error {
 	for n := 0; ; n++ {
 		entry, err := in.Next()
 		if err == io.EOF {

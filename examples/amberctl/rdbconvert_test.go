@@ -53,6 +53,16 @@ func TestConvert(t *testing.T) {
 		t.Error(diff)
 	}
 
+	for _, args := range [][]string{{"--deep"}, nil} {
+		files := parse[[]rdbFile](t, c, exitDone, append([]string{"rdb", "verify", path("set-summary.dfs"), path("back.rdb")}, args...)...)
+		if len(files) != 2 || !files[0].OK || files[0].Keys != int64(len(keys)) || files[0].Dialect != "dragonfly:9" || files[0].Checksum != "crc64" || files[1].Keys != int64(len(keys)) {
+			t.Errorf("rdb verify %v: %+v", args, files)
+		}
+	}
+	if stat := parse[rdbStat](t, c, exitDone, "rdb", "stat", path("set-summary.dfs")); stat.Keys != int64(len(keys)) || stat.Aux["shard-count"] != "3" {
+		t.Errorf("rdb stat of a set: %+v", stat)
+	}
+
 	// Some keys, under other names, in a pipe.
 	var out, stderr bytes.Buffer
 	args := []string{"rdb", "convert", "--to", "redis:12", "--type", "string,hash", "--db", "0", "--map-db", "0:7", "--add-prefix", "new:", "-", "-"}
@@ -162,5 +172,20 @@ func TestConvertInterrupted(t *testing.T) {
 	}
 	if left := names(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestVerifyDeep finds what only a look at the values finds.
+func TestVerifyDeep(t *testing.T) {
+	t.Parallel()
+	c := newCtl(t)
+	file := filepath.Join(t.TempDir(), "twice.rdb")
+	twice := "REDIS0011\x02\x03set\x02\x01a\x01a\xff\x00\x00\x00\x00\x00\x00\x00\x00"
+	if err := os.WriteFile(file, []byte(twice), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, exitDone, "rdb", "verify", file)
+	if _, stderr := c.run(t, exitFailed, "rdb", "verify", "--deep", file); !strings.Contains(stderr, `key "set"`) || !strings.Contains(stderr, "twice.rdb") {
+		t.Errorf("%s", stderr)
 	}
 }

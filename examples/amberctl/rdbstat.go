@@ -38,11 +38,12 @@ type rdbModule struct {
 func (a *app) rdbStatCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "stat FILE",
-		Short: "Show what an RDB file holds",
-		Long:  "Show what an RDB file holds, after parsing it to its end. - means standard input.",
-		Args:  takes(1, 1, "FILE"),
+		Short: "Show what an RDB file or a DFS set holds",
+		Long: `Show what an RDB file holds, after parsing it to its end. - means standard input; a set of Dragonfly's own format is named
+by its summary file.`,
+		Args: takes(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.scan(cmd.Context(), args[0])
+			s, err := a.parse(cmd.Context(), args[0], readFacts)
 			if err != nil {
 				return explain(cmd.Context(), err, "reading changes nothing")
 			}
@@ -51,9 +52,8 @@ func (a *app) rdbStatCommand() *cobra.Command {
 	}
 }
 
-func (s *rdbStat) fill(in *rdb.Reader) {
-	stats := in.Stats()
-	s.Dialect, s.Checksum, s.Bytes = in.Dialect().String(), stats.Checksum, stats.Bytes
+func (s *rdbStat) fill(stats rdb.Stats) {
+	s.Checksum, s.Bytes = stats.Checksum, stats.Bytes
 	s.Keys, s.Expires, s.Functions = stats.Keys, stats.Expires, stats.Functions
 	for _, db := range stats.DBs {
 		d := rdbDB{Index: db.DB, Keys: db.Keys, Expires: db.Expires, Types: map[string]int64{}}
