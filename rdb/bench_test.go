@@ -60,7 +60,7 @@ func BenchmarkReader(b *testing.B) {
 	}{
 		{"Verify", readAll},
 		{"Observe", func(r *Reader) error {
-			r.observe = func(*Entry, ValueInfo) {}
+			r.Observe(func(*Entry, ValueInfo) {})
 			return readAll(r)
 		}},
 		{"WriteRaw", func(r *Reader) error {

@@ -12,15 +12,22 @@ import (
 )
 
 // A ValueInfo tells what a key takes, as far as a Reader sees that in passing. It is the same whether the value was skipped,
-// taken raw or read as elements. See ReaderOptions.Observe.
+// taken raw or read as elements. See Reader.Observe.
 type ValueInfo struct {
-	Bytes    int64 // of the key and its value as in the stream, with what belongs to them: expiry, idle time and so on
-	Expanded int64 // of the value alone, once every string in it that is compressed is expanded
-	Elements int64 // items, members, fields or entries; 1 for a string; -1 if the encoding tells only who reads all of it
-	Nodes    int64 // packed blobs that a list or a stream is made of; 0 for all others
-	Extra    int64 // of a stream: what consumer groups, pending entries and the like take of Expanded
-	Number   bool  // of a string: it is a number of at most 18 digits, which servers keep in binary
+	Encoding string // the name of how the value is encoded in the stream, such as "listpack", "hashtable" or "stream v3"
+	Bytes    int64  // of the key and its value as in the stream, with what belongs to them: expiry, idle time and so on
+	Expanded int64  // of the value alone, once every string in it that is compressed is expanded
+	Elements int64  // items, members, fields or entries; 1 for a string; -1 if the encoding tells only who reads all of it
+	Nodes    int64  // packed blobs that a list or a stream is made of; 0 for all others
+	Extra    int64  // of a stream: what consumer groups, pending entries and the like take of Expanded
+	Number   bool   // of a string: it is a number of at most 18 digits, which servers keep in binary
 }
+
+// Observe makes the Reader call fn with every key from the next on, once its value was passed: by the Next that
+// moves on from it. The entry holds until fn returns. A nil fn ends that.
+//
+// It costs little, whatever is done with the values; but Next waits for the first bytes of a value, too.
+func (r *Reader) Observe(fn func(e *Entry, v ValueInfo)) { r.observe = fn }
 
 // A watch is what a Reader that is observed knows about the value that it is at.
 type watch struct {
@@ -48,7 +55,7 @@ func (r *Reader) watchKey() { r.watch.began = r.place() }
 func (r *Reader) watchValue(f frame) {
 	w := &r.watch
 	w.open, w.value, w.extra = true, r.unpacked(), -1
-	w.info = ValueInfo{Elements: -1}
+	w.info = ValueInfo{Encoding: r.encodingName(f), Elements: -1}
 	i := &w.info
 	switch f {
 	case frameString, framePackedTTL:
@@ -112,7 +119,74 @@ func (r *Reader) observed() {
 	if w.extra >= 0 {
 		w.info.Extra = end - w.extra
 	}
-	r.observe(&r.entry, w.info)
+	if r.observe != nil {
+		r.observe(&r.entry, w.info)
+	}
+}
+
+// frameNames are the names of encodings that their frame tells.
+var frameNames = [...]string{
+	frameQuicklist2:   "quicklist",
+	frameTriples:      "hashtable with expiry",
+	frameZSet:         "skiplist v1",
+	frameZSet2:        "skiplist",
+	frameHashTTL:      "hashtable with expiry",
+	frameHashTTLPre:   "hashtable with expiry",
+	frameHash2:        "hashtable with expiry",
+	framePackedTTL:    "listpack with expiry",
+	frameStream1:      "stream v1",
+	frameStream2:      "stream v2",
+	frameStream3:      "stream v3",
+	frameStream4:      "stream v4",
+	frameStream5:      "stream v5",
+	frameModule:       "module",
+	frameArray:        "array",
+	frameTemplated:    "listpack with template",
+	frameTemplatedArr: "array with template",
+	frameTemplateRef:  "array with template",
+	frameLength:       "number",
+	frameCron:         "cron",
+	frameBloom:        "bloom v1",
+	frameBloom2:       "bloom v2",
+	frameCMS:          "cms",
+	frameTopK:         "topk",
+	frameCuckoo:       "cuckoo",
+}
+
+// encodingName names the encoding of the entry's value.
+func (r *Reader) encodingName(f frame) string {
+	e := &r.entry
+	switch {
+	case e.Type == TypeString:
+		return "string"
+	case e.Type == TypeJSON:
+		return "json"
+	case f == framePairs && e.Type == TypeSet:
+		return "hashtable with expiry"
+	case f == framePairs:
+		return "hashtable"
+	case f != frameString && f != frameStrings:
+		return frameNames[f]
+	}
+	switch e.Encoding {
+	case 1:
+		return "linkedlist"
+	case 2:
+		return "hashtable"
+	case 9:
+		return "zipmap"
+	case 10, 12, 13:
+		return "ziplist"
+	case 11:
+		return "intset"
+	case 14:
+		return "quicklist v1"
+	case 23:
+		return "listpack with expiry"
+	case 30:
+		return "listpack with template"
+	}
+	return "listpack"
 }
 
 // The functions below look at what comes next without consuming it. If it isn't what belongs there they say so to nobody: who

@@ -10,13 +10,16 @@ import (
 	"testing/iotest"
 )
 
+func observation(e *Entry, v ValueInfo) string {
+	return fmt.Sprintf("%d %q %d at %d: %+v", e.DB, e.Key, e.Encoding, e.Offset, v)
+}
+
 // observe reads a stream at a level and returns what Observe was told of each key.
 func observe(t *testing.T, name string, src io.Reader, size int, read func(*Reader, *Entry) error) []string {
 	t.Helper()
 	var seen []string
-	r := newReader(src, &ReaderOptions{Observe: func(e *Entry, v ValueInfo) {
-		seen = append(seen, fmt.Sprintf("%d %q %d at %d: %+v", e.DB, e.Key, e.Encoding, e.Offset, v))
-	}}, size)
+	r := newReader(src, nil, size)
+	r.Observe(func(e *Entry, v ValueInfo) { seen = append(seen, observation(e, v)) })
 	for keys := 0; ; {
 		e, err := r.Next()
 		if len(seen) != keys {
@@ -124,13 +127,14 @@ func TestObserve(t *testing.T) {
 			}
 		}
 		var checked []string
-		if Check(NewReader(bytes.NewReader(f.data), &ReaderOptions{Observe: func(e *Entry, v ValueInfo) {
-			checked = append(checked, fmt.Sprintf("%d %q %d at %d: %+v", e.DB, e.Key, e.Encoding, e.Offset, v))
-		}}), nil) == nil && !slices.Equal(checked, want) {
+		r := NewReader(bytes.NewReader(f.data), nil)
+		r.Observe(func(e *Entry, v ValueInfo) { checked = append(checked, observation(e, v)) })
+		if Check(r, nil) == nil && !slices.Equal(checked, want) {
 			t.Errorf("%s, checked:\n got %s\nwant %s", f.name, checked, want)
 		}
 		i := 0
-		r := NewReader(bytes.NewReader(f.data), &ReaderOptions{Observe: func(e *Entry, v ValueInfo) {
+		r = NewReader(bytes.NewReader(f.data), nil)
+		r.Observe(func(e *Entry, v ValueInfo) {
 			n := (*counts)[i]
 			i++
 			known := v.Elements >= 0
@@ -140,7 +144,10 @@ func TestObserve(t *testing.T) {
 			if known && v.Elements != n {
 				t.Errorf("%s, %q: %d elements, want %d", f.name, e.Key, v.Elements, n)
 			}
-		}})
+			if v.Encoding == "" {
+				t.Errorf("%s, %q: encoding %d has no name", f.name, e.Key, e.Encoding)
+			}
+		})
 		if err := readAll(r); err != io.EOF {
 			t.Fatal(err)
 		}
@@ -157,22 +164,23 @@ func TestObserveBytes(t *testing.T) {
 		data *builder
 		want ValueInfo
 	}{
-		{"string", build("").bytes(0).str("key", "value"), ValueInfo{Bytes: 11, Expanded: 6, Elements: 1}},
-		{"number", build("").bytes(0).str("key").bytes(stringInt16, 1, 1), ValueInfo{Bytes: 8, Expanded: 3, Elements: 1, Number: true}},
-		{"18 digits", build("").bytes(0).str("key", "123456789012345678"), ValueInfo{Bytes: 24, Expanded: 19, Elements: 1, Number: true}},
-		{"19 digits", build("").bytes(0).str("key", "1234567890123456789"), ValueInfo{Bytes: 25, Expanded: 20, Elements: 1}},
-		{"a zero in front", build("").bytes(0).str("key", "0123"), ValueInfo{Bytes: 10, Expanded: 5, Elements: 1}},
-		{"expiry", build("").bytes(opExpireMillis).u64(9).bytes(opFreq, 1, 0).str("key", "value"), ValueInfo{Bytes: 22, Expanded: 6, Elements: 1}},
-		{"another database", build("").bytes(opSelectDB, 5, opIdle, 1, 0).str("key", "value"), ValueInfo{Bytes: 13, Expanded: 6, Elements: 1}},
-		{"compressed", build("").bytes(0).bytes(lzf...).bytes(lzf...), ValueInfo{Bytes: 35, Expanded: 300 + 4, Elements: 1}},
-		{"hash", build("").bytes(4).str("key").len(1).str("f").bytes(lzf...), ValueInfo{Bytes: 25, Expanded: 3 + 304, Elements: 1}},
-		{"listpack", build("").bytes(20).str("key", list), ValueInfo{Bytes: 5 + 17, Expanded: 17, Elements: 3}},
-		{"list", build("").bytes(18).str("key").len(3, 2).str(list).len(1).str("a").len(2).str(list), ValueInfo{Bytes: 5 + 1 + 18 + 3 + 18, Expanded: 40, Elements: 7, Nodes: 3}},
-		{"stream", build("").bytes(19).str("key").bytes(stream...), ValueInfo{Bytes: 5 + 36, Expanded: 36, Elements: 7, Nodes: 1, Extra: 8}},
+		{"string", build("").bytes(0).str("key", "value"), ValueInfo{Encoding: "string", Bytes: 11, Expanded: 6, Elements: 1}},
+		{"number", build("").bytes(0).str("key").bytes(stringInt16, 1, 1), ValueInfo{Encoding: "string", Bytes: 8, Expanded: 3, Elements: 1, Number: true}},
+		{"18 digits", build("").bytes(0).str("key", "123456789012345678"), ValueInfo{Encoding: "string", Bytes: 24, Expanded: 19, Elements: 1, Number: true}},
+		{"19 digits", build("").bytes(0).str("key", "1234567890123456789"), ValueInfo{Encoding: "string", Bytes: 25, Expanded: 20, Elements: 1}},
+		{"a zero in front", build("").bytes(0).str("key", "0123"), ValueInfo{Encoding: "string", Bytes: 10, Expanded: 5, Elements: 1}},
+		{"expiry", build("").bytes(opExpireMillis).u64(9).bytes(opFreq, 1, 0).str("key", "value"), ValueInfo{Encoding: "string", Bytes: 22, Expanded: 6, Elements: 1}},
+		{"another database", build("").bytes(opSelectDB, 5, opIdle, 1, 0).str("key", "value"), ValueInfo{Encoding: "string", Bytes: 13, Expanded: 6, Elements: 1}},
+		{"compressed", build("").bytes(0).bytes(lzf...).bytes(lzf...), ValueInfo{Encoding: "string", Bytes: 35, Expanded: 300 + 4, Elements: 1}},
+		{"hash", build("").bytes(4).str("key").len(1).str("f").bytes(lzf...), ValueInfo{Encoding: "hashtable", Bytes: 25, Expanded: 3 + 304, Elements: 1}},
+		{"listpack", build("").bytes(20).str("key", list), ValueInfo{Encoding: "listpack", Bytes: 5 + 17, Expanded: 17, Elements: 3}},
+		{"list", build("").bytes(18).str("key").len(3, 2).str(list).len(1).str("a").len(2).str(list), ValueInfo{Encoding: "quicklist", Bytes: 5 + 1 + 18 + 3 + 18, Expanded: 40, Elements: 7, Nodes: 3}},
+		{"stream", build("").bytes(19).str("key").bytes(stream...), ValueInfo{Encoding: "stream v2", Bytes: 5 + 36, Expanded: 36, Elements: 7, Nodes: 1, Extra: 8}},
 	} {
 		data := build("REDIS0011").bytes(opAux).str("a", "b").bytes(c.data.b...).end()
 		var got ValueInfo
-		r := NewReader(bytes.NewReader(data), &ReaderOptions{Observe: func(_ *Entry, v ValueInfo) { got = v }})
+		r := NewReader(bytes.NewReader(data), nil)
+		r.Observe(func(_ *Entry, v ValueInfo) { got = v })
 		if err := readAll(r); err != io.EOF {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -188,7 +196,8 @@ func TestObserveCut(t *testing.T) {
 		for n := range f.data {
 			want := readAll(NewReader(bytes.NewReader(f.data[:n]), nil))
 			keys := int64(0)
-			r := NewReader(bytes.NewReader(f.data[:n]), &ReaderOptions{Observe: func(*Entry, ValueInfo) { keys++ }})
+			r := NewReader(bytes.NewReader(f.data[:n]), nil)
+			r.Observe(func(*Entry, ValueInfo) { keys++ })
 			if err := readAll(r); err.Error() != want.Error() || keys < r.Stats().Keys-1 {
 				t.Fatalf("%s cut at %d: %v and %d of %d keys, want %v", f.name, n, err, keys, r.Stats().Keys, want)
 			}
@@ -200,7 +209,7 @@ func TestObserveCut(t *testing.T) {
 func TestObserveAllocatesNothing(t *testing.T) {
 	r := steady(t)
 	bytes := int64(0)
-	r.observe = func(_ *Entry, v ValueInfo) { bytes += v.Bytes }
+	r.Observe(func(_ *Entry, v ValueInfo) { bytes += v.Bytes })
 	if n := testing.AllocsPerRun(10000, func() {
 		if _, err := r.Next(); err != nil {
 			t.Fatal(err)

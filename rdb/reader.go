@@ -31,10 +31,6 @@ type ReaderOptions struct {
 	// Spool gives room for what is beyond MaxHeld. The reader closes it once Next has returned an error, io.EOF included, but
 	// doesn't remove what is behind it. Without one, a stream that needs it ends the reader with a *TooLargeError.
 	Spool func() (Spool, error)
-
-	// Observe, if it isn't nil, is called with every key whose value was passed, skipped or read, by the Next that moves on from it.
-	// e holds until Observe returns. For its sake Next waits for the first bytes of a value too.
-	Observe func(e *Entry, v ValueInfo)
 }
 
 const (
@@ -116,7 +112,6 @@ func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
 		r.newSpool = opts.Spool
 		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
 		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
-		r.observe = opts.Observe
 	}
 	return r
 }
