@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,7 +39,8 @@ type CheckOptions struct {
 //   - a packed hash with expiries isn't in their order, those without one last
 //   - the ids of a stream don't ascend, lie before that of their node or behind the last one, or it has not as many entries as it says
 //   - a consumer owns what isn't pending in its group, or a pending entry has no owner or several
-//   - an expiry, a database, a cluster slot or the settings of a stream are none that a server can have
+//   - an expiry, a database, a cluster slot, the settings of a stream or of a filter are none that a server can have
+//   - a document of Dragonfly is no JSON
 //
 // The first that is wrong is the error, a *CorruptError with its offset, key and reason. Of keys that are there twice among more
 // than 32768, and of members of very large values, it is told when all were read.
@@ -49,7 +51,43 @@ type CheckOptions struct {
 //
 // The contents of module values and of functions are nothing that can be checked without the server.
 func Check(r *Reader, opts *CheckOptions) error {
-	c := &checker{r: r}
+	c := NewChecker(opts)
+	err := c.Check(r)
+	if cerr := c.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// A Checker is Check for the streams of one snapshot, such as the shards of a cluster: no key may be in two of them
+// either. It is used by one goroutine.
+type Checker struct {
+	r     *Reader
+	opts  CheckOptions
+	spool Spool
+	err   error
+
+	keys    *distinct.Set // of all databases
+	db      int           // whose scope keys is in
+	before  int64         // bytes of the streams before this one
+	ends    []int64       // of each stream, in bytes of all
+	journal bool          // the streams aren't of one moment: a key that is there twice was changed meanwhile
+	members *distinct.Set // of one value
+	full    *TooLargeError
+
+	pairs   scoreOrder
+	stream  streamChecker
+	json    jsonChecker
+	hinted  uint64 // keys that the stream says it has, in the database of which it said most
+	scratch []byte
+}
+
+// errChecked is the error of a Checker that is used after Close.
+var errChecked = errors.New("rdb: the Checker is closed")
+
+// NewChecker returns a Checker. A nil opts means the defaults.
+func NewChecker(opts *CheckOptions) *Checker {
+	c := &Checker{}
 	if opts != nil {
 		c.opts = *opts
 	}
@@ -65,39 +103,47 @@ func Check(r *Reader, opts *CheckOptions) error {
 		}
 	}
 	c.keys, c.members = distinct.New(c.opts.MaxHeld/2, room), distinct.New(c.opts.MaxHeld/2, room)
-	err := c.run()
+	c.keys.Begin(-1)
+	return c
+}
+
+// Check checks the next stream, to its end. After an error the Checker can only be closed.
+func (c *Checker) Check(r *Reader) error {
+	if c.err == nil {
+		c.r, c.hinted = r, 0
+		r.strict = true
+		c.err = c.run()
+		r.strict = false
+		c.before += r.Offset()
+		c.ends = append(c.ends, c.before)
+	}
+	return c.err
+}
+
+// Close tells what is wrong with all streams together, and closes the spool. After an error of Check it gives that
+// again.
+func (c *Checker) Close() error {
+	if c.err == nil {
+		c.err = c.end()
+	}
+	err := c.err
+	if c.err == nil {
+		c.err = errChecked
+	}
 	if c.spool != nil {
 		if cerr := c.spool.Close(); err == nil && cerr != nil {
 			err = fmt.Errorf("rdb: checking: %w", cerr)
 		}
+		c.spool = nil
 	}
 	return err
 }
 
-type checker struct {
-	r     *Reader
-	opts  CheckOptions
-	spool Spool
-
-	keys    *distinct.Set // of all databases
-	db      int           // whose scope keys is in
-	members *distinct.Set // of one value
-	full    *TooLargeError
-
-	pairs       scoreOrder
-	stream      streamChecker
-	hinted      uint64 // keys that the stream says it has, in the database of which it said most
-	lastScratch []byte
-}
-
-func (c *checker) run() error {
-	c.r.strict = true
-	defer func() { c.r.strict = false }()
-	c.keys.Begin(-1)
+func (c *Checker) run() error {
 	for {
 		e, err := c.r.Next()
 		if err == io.EOF {
-			return c.end()
+			return c.endStream()
 		}
 		if err != nil {
 			return err
@@ -114,23 +160,35 @@ func (c *checker) run() error {
 	}
 }
 
-// end looks at what can be said only of the whole stream.
-func (c *checker) end() error {
+// endStream looks at what can be said only of a whole stream.
+func (c *Checker) endStream() error {
 	r := c.r
-	r.keyed = false
 	switch {
 	case r.attrs.set:
 		return c.wrong("an expiry, or something else that goes before a key, stands at the end")
 	case c.hinted > uint64(r.offset())+maxHint:
 		return c.wrong(fmt.Sprintf("it says that a database has %d keys, which are many more than there are bytes", c.hinted))
 	}
-	distinct, err := c.keys.End()
-	if !distinct {
-		first, second := c.keys.Twice()
-		return &CorruptError{Offset: second, Why: fmt.Sprintf("the key whose name ends here is there twice; before, it ends at byte %d", first)}
+	return nil
+}
+
+// end looks at what can be said only of all streams.
+func (c *Checker) end() error {
+	if c.r == nil {
+		return nil
 	}
-	if err = c.ofSet(err, "key names to compare with each other", c.keys.Len()); err != nil {
-		return err
+	c.r.keyed = false
+	if !c.journal {
+		distinct, err := c.keys.End()
+		if !distinct {
+			first, second := c.keys.Twice()
+			at, in := c.place(second)
+			before, inBefore := c.place(first)
+			return &CorruptError{Offset: at, Why: fmt.Sprintf("the key whose name ends here%s is there twice; before, it ends at byte %d%s", in, before, inBefore)}
+		}
+		if err = c.ofSet(err, "key names to compare with each other", c.keys.Len()); err != nil {
+			return err
+		}
 	}
 	if c.full != nil {
 		return c.full
@@ -138,13 +196,25 @@ func (c *checker) end() error {
 	return nil
 }
 
+// place turns an offset in all streams into one in one of them, and tells in which if there are several.
+func (c *Checker) place(at int64) (offset int64, in string) {
+	i, _ := slices.BinarySearch(c.ends, at)
+	if i > 0 {
+		at -= c.ends[i-1]
+	}
+	if len(c.ends) > 1 {
+		in = fmt.Sprintf(" (in stream %d of %d)", i+1, len(c.ends))
+	}
+	return at, in
+}
+
 // wrong makes an error that isn't about a key.
-func (c *checker) wrong(why string) error {
+func (c *Checker) wrong(why string) error {
 	return &CorruptError{Offset: c.r.offset(), Why: why}
 }
 
 // ofSet turns the error of a set into one of Check. One that there was no room is kept for the end.
-func (c *checker) ofSet(err error, what string, n uint64) error {
+func (c *Checker) ofSet(err error, what string, n uint64) error {
 	switch {
 	case err == nil:
 		return nil
@@ -158,7 +228,7 @@ func (c *checker) ofSet(err error, what string, n uint64) error {
 	return fmt.Errorf("rdb: checking, in the spool: %w", err)
 }
 
-func (c *checker) key(e *Entry) bool {
+func (c *Checker) key(e *Entry) bool {
 	r := c.r
 	switch {
 	case c.opts.Databases > 0 && e.DB >= c.opts.Databases:
@@ -170,20 +240,34 @@ func (c *checker) key(e *Entry) bool {
 		c.db = e.DB
 		c.keys.Scope(uint64(e.DB))
 	}
-	if !c.keys.Add(e.Key, r.offset()) {
+	if !c.journal && !c.keys.Add(e.Key, c.before+r.offset()) {
 		return r.corrupt("the key is there twice")
 	}
 	return c.value(e)
 }
 
 // value checks the value of a key.
-func (c *checker) value(e *Entry) bool {
+func (c *Checker) value(e *Entry) bool {
 	switch e.Type {
 	case TypeString:
 		c.r.frame = frameNone
 		return c.r.checkString()
 	case TypeStream:
 		return c.checkStream()
+	case TypeJSON:
+		return c.checkJSON()
+	case TypeBloom, TypeCMS, TypeTopK, TypeCuckoo:
+		f := c.r.frame
+		c.r.frame = frameNone
+		switch f {
+		case frameBloom, frameBloom2:
+			return c.checkBloom(f == frameBloom2)
+		case frameCMS:
+			return c.checkCMS()
+		case frameTopK:
+			return c.checkTopK()
+		}
+		return c.checkCuckoo()
 	case TypeList:
 		return c.checkList(e)
 	case TypeSet, TypeZSet, TypeHash, TypeArray:
@@ -202,7 +286,7 @@ func (c *checker) value(e *Entry) bool {
 	}
 }
 
-func (c *checker) checkList(e *Entry) bool {
+func (c *Checker) checkList(e *Entry) bool {
 	r := c.r
 	n := 0
 	for {
@@ -223,12 +307,12 @@ func (c *checker) checkList(e *Entry) bool {
 	}
 }
 
-func (c *checker) empty(e *Entry) bool {
+func (c *Checker) empty(e *Entry) bool {
 	return c.r.corrupt("a " + e.Type.String() + " without elements, which no server keeps")
 }
 
 // checkCollection checks a value whose elements are all different.
-func (c *checker) checkCollection(e *Entry) bool {
+func (c *Checker) checkCollection(e *Entry) bool {
 	r := c.r
 	n := r.Len()
 	if r.err != nil {
@@ -280,8 +364,8 @@ func (c *checker) checkCollection(e *Entry) bool {
 				return false
 			}
 		case ElementIndexed:
-			c.lastScratch = binary.BigEndian.AppendUint64(c.lastScratch[:0], x.Index)
-			name, more = c.lastScratch, x.More
+			c.scratch = binary.BigEndian.AppendUint64(c.scratch[:0], x.Index)
+			name, more = c.scratch, x.More
 		}
 		any = true
 		if !c.members.Add(name, r.offset()) {
@@ -295,7 +379,7 @@ func (c *checker) checkCollection(e *Entry) bool {
 }
 
 // endMembers tells whether the members of a value are all different.
-func (c *checker) endMembers(kind ElementKind) bool {
+func (c *Checker) endMembers(kind ElementKind) bool {
 	distinct, err := c.members.End()
 	if !distinct {
 		return c.twice(kind)
@@ -306,7 +390,7 @@ func (c *checker) endMembers(kind ElementKind) bool {
 	return err == nil
 }
 
-func (c *checker) twice(kind ElementKind) bool {
+func (c *Checker) twice(kind ElementKind) bool {
 	if first, second := c.members.Twice(); first >= 0 {
 		return c.r.corrupt(fmt.Sprintf("a %v is there twice, near bytes %d and %d", kind, first, second))
 	}
@@ -337,7 +421,7 @@ func (o *scoreOrder) add(r *Reader, member []byte, score float64) bool {
 }
 
 // other checks an entry that is no key.
-func (c *checker) other(e *Entry) bool {
+func (c *Checker) other(e *Entry) bool {
 	r := c.r
 	switch e.Kind {
 	case KindResizeDB:
@@ -345,6 +429,8 @@ func (c *checker) other(e *Entry) bool {
 		if c.opts.Databases > 0 && e.DB >= c.opts.Databases {
 			return r.corrupt(fmt.Sprintf("it tells the size of database %d, and the server has %d", e.DB, c.opts.Databases))
 		}
+	case KindJournal, KindSyncEnd:
+		c.journal = true
 	case KindSlotInfo:
 		return c.slot(e.Slot)
 	case KindAux:
@@ -366,7 +452,7 @@ const clusterSlots = 1 << 14
 
 // slotInfo checks what Valkey says of a slot: its number, how many keys it has, how many of them expire, and in newer
 // versions more.
-func (c *checker) slotInfo(text []byte) bool {
+func (c *Checker) slotInfo(text []byte) bool {
 	rest := string(text)
 	for i := range 3 {
 		number, after, _ := strings.Cut(rest, ",")
@@ -386,7 +472,7 @@ func (c *checker) slotInfo(text []byte) bool {
 // wrong number can take all of their memory.
 const maxHint = 1 << 20
 
-func (c *checker) slot(n uint64) bool {
+func (c *Checker) slot(n uint64) bool {
 	if n >= clusterSlots {
 		return c.r.corrupt(fmt.Sprintf("a cluster has no slot %d", n))
 	}

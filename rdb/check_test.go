@@ -2,6 +2,7 @@ package rdb
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -129,6 +130,8 @@ func TestCheckWrong(t *testing.T) {
 	key := func(magic string, code uint8, value []byte) []byte {
 		return build(magic).bytes(code).str("k").bytes(value...).end()
 	}
+	two, half := math.Float64bits(2), math.Float64bits(0.5)
+	dragonfly := func(code uint8, value []byte) []byte { return key("REDIS0009", code, value) }
 	str := func(s string) []byte { return build("").str(s).b }
 	stream := func(change func(*streamValue)) []byte {
 		s := goodStream()
@@ -258,6 +261,36 @@ func TestCheckWrong(t *testing.T) {
 		{"a producer is there twice", key("REDIS0013", 26, build("").len(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 100, 2).str("p").len(0).str("p").len(0, 0, 0).b)},
 		{"a produced is there twice", key("REDIS0013", 26, build("").len(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 100, 1).str("p").len(2).str("i").len(1, 1).str("i").len(1, 2, 0, 0).b)},
 		{"", key("REDIS0013", 26, build("").len(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 100, 2).str("p").len(1).str("i").len(1, 1).str("i").len(1).str("i").len(1, 2, 0, 0).b)},
+
+		{"", dragonfly(30, build("").str(`{"a":[1,-0.5e+3,true,false,null,"\\u00e4\\n"],"b":{}}`).b)},
+		{"", dragonfly(30, []byte{stringInt8, 42})},
+		{"is no JSON", dragonfly(30, build("").str(`{"a":1,}`).b)},
+		{"ends too early", dragonfly(30, build("").str(`{"a":1`).b)},
+		{"ends too early", dragonfly(30, []byte{0})},
+		{"nested deeper than 64", dragonfly(30, build("").str(strings.Repeat("[", 65)+strings.Repeat("]", 65)).b)},
+		{"", dragonfly(30, build("").str(strings.Repeat("[", 64)+strings.Repeat("]", 64)).b)},
+		{"", dragonfly(34, build("").len(0).u64(0, 0).len(0, 0, 0, 0).b)},
+		{"", dragonfly(34, build("").len(0).u64(two, half).len(0, 0, 0, 1, 5, 4).str("a", "bcd").b)},
+		{"options 1", dragonfly(34, build("").len(1).u64(two, half).len(0, 0, 0, 1, 5, 4).str("a", "bcd").b)},
+		{"growth 0.5", dragonfly(34, build("").len(0).u64(half, half).len(0, 0, 0, 1, 5, 4).str("a", "bcd").b)},
+		{"growth NaN", dragonfly(34, build("").len(0).u64(nan, half).len(0, 0, 0, 1, 5, 4).str("a", "bcd").b)},
+		{"error rate of 2", dragonfly(34, build("").len(0).u64(two, two).len(0, 0, 0, 1, 5, 4).str("a", "bcd").b)},
+		{"no power of two", dragonfly(34, build("").len(0).u64(two, half).len(0, 0, 0, 1, 5, 3).str("bcd").b)},
+		{"no power of two", dragonfly(33, build("").len(0).u64(two, half).len(0, 0, 0, 1, 5).str("abc").b)},
+		{"", dragonfly(33, build("").len(0).u64(two, half).len(0, 0, 0, 1, 5).bytes(stringLZF, 5, 4, 3, 'a', 'b', 'c', 'd').b)},
+		{"", dragonfly(35, build("").len(2, 1, 7).u64(3, 4).b)},
+		{"a sketch of 0 by 1", dragonfly(35, build("").len(0, 1, 7).b)},
+		{"", dragonfly(36, build("").len(0, 2, 1, 1).u64(half).len(1).str("x").len(9, 4).bytes(1, 2, 3, 4).b)},
+		{"with 3 items", dragonfly(36, build("").len(0, 2, 1, 1).u64(half).len(3).str("x").len(9).str("y").len(9).str("z").len(9, 4).bytes(1, 2, 3, 4).b)},
+		{"a decay of 2", dragonfly(36, build("").len(0, 2, 1, 1).u64(two).len(1).str("x").len(9, 4).bytes(1, 2, 3, 4).b)},
+		{"was counted", dragonfly(36, build("").len(0, 2, 1, 1).u64(half).len(1).str("x").len(1<<32, 4).bytes(1, 2, 3, 4).b)},
+		{"has 3 bytes", dragonfly(36, build("").len(0, 2, 1, 1).u64(half).len(1).str("x").len(9, 3).bytes(1, 2, 3).b)},
+		{"", dragonfly(37, build("").len(2, 9, 0, 4, 1, 0, 1, 4).str("abcd").b)},
+		{"0 slots", dragonfly(37, build("").len(0, 9, 0, 4, 1, 0, 1, 4).str("abcd").b)},
+		{"3 buckets", dragonfly(37, build("").len(2, 9, 0, 3, 1, 0, 1, 4).str("abcd").b)},
+		{"an expansion of 6", dragonfly(37, build("").len(2, 9, 6, 4, 1, 0, 1, 4).str("abcd").b)},
+		{"0 layers", dragonfly(37, build("").len(2, 9, 0, 4, 1, 0, 0).b)},
+		{"in buckets of 2", dragonfly(37, build("").len(2, 9, 0, 4, 1, 0, 1, 3).str("abc").b)},
 	} {
 		err := checkAll(t, c.data)
 		// Through small buffers everything goes another way.
@@ -291,6 +324,42 @@ func why(err error) string {
 		return corrupt.Key + ": " + corrupt.Why
 	}
 	return fmt.Sprint(err)
+}
+
+// FuzzCheckJSON compares with the standard library.
+func FuzzCheckJSON(f *testing.F) {
+	for _, s := range []string{"", " ", "0", "-0", "01", "1.5e-7", "1.", "-", "1e", "1e+", "true", "tru", "nullx", `"\u12aF"`, `"\x"`, "\"\n\"", `{"a":[{}, [] ,null]}`, `{"a"}`, `[1,]`, `{]`, "[", "[1 2]", "1 1", "{\"a\" : 1 , \"b\":2}"} {
+		f.Add([]byte(s), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, text []byte, piece uint8) {
+		depth, deepest := 0, 0
+		inString := false
+		for i := 0; i < len(text); i++ {
+			switch c := text[i]; {
+			case inString && c == '\\':
+				i++
+			case c == '"':
+				inString = !inString
+			case inString:
+			case c == '[' || c == '{':
+				depth++
+				deepest = max(deepest, depth)
+			case c == ']' || c == '}':
+				depth--
+			}
+		}
+		want := json.Valid(text) && deepest <= maxJSONDepth
+		var j jsonChecker
+		got := true
+		for rest := text; got && len(rest) > 0; {
+			n := min(len(rest), 1+int(piece))
+			got = j.add(rest[:n])
+			rest = rest[n:]
+		}
+		if got = got && j.ends(); got != want {
+			t.Fatalf("%q: %v, want %v", text, got, want)
+		}
+	})
 }
 
 // TestCheckDatabases bounds the databases.
@@ -401,5 +470,44 @@ func TestCheckNoAllocations(t *testing.T) {
 	}
 	if a, b := allocs(few), allocs(many); b-a > 20 {
 		t.Errorf("%v allocations for 1400 keys, %v for 15400", a, b)
+	}
+}
+
+// TestChecker checks several streams together.
+func TestChecker(t *testing.T) {
+	stream := func(from, to int) []byte {
+		b := build("REDIS0012")
+		for i := from; i < to; i++ {
+			b.bytes(0).str(fmt.Sprint("key ", i), "v")
+		}
+		return b.end()
+	}
+	journal := build("REDIS0009").bytes(0).str("key 7", "v").bytes(opSyncEnd).u64(0).bytes(0).str("key 7", "w").end()
+	for _, c := range []struct {
+		want string
+		data [][]byte
+	}{
+		{"", nil},
+		{"", [][]byte{stream(0, 10), stream(10, 20), stream(0, 0)}},
+		{`(db 0, key "key 9"): the key is there twice`, [][]byte{stream(0, 10), stream(9, 20)}},
+		{"corrupt at byte 16: the key whose name ends here (in stream 2 of 2) is there twice; before, it ends at byte 16 (in stream 1 of 2)", [][]byte{stream(0, 50000), stream(0, 1)}},
+		{"", [][]byte{journal}},
+	} {
+		check := NewChecker(&CheckOptions{Spool: spoolIn(t), MaxHeld: 1 << 17})
+		var err error
+		for _, d := range c.data {
+			if err == nil {
+				err = check.Check(NewReader(bytes.NewReader(d), nil))
+			}
+		}
+		if cerr := check.Close(); err == nil {
+			err = cerr
+		}
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+		if check.Check(NewReader(bytes.NewReader(stream(0, 1)), nil)) == nil {
+			t.Error("a Checker that was closed checks on")
+		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // walkPlain checks the elements of sets, hashes and sorted sets of the plain encodings, and tells whether there were any. It
 // returns false if something is wrong.
-func (c *checker) walkPlain() (any, ok bool) {
+func (c *Checker) walkPlain() (any, ok bool) {
 	r := c.r
 	v := &r.val
 	s := v.step
@@ -51,7 +51,7 @@ func (c *checker) walkPlain() (any, ok bool) {
 
 // walkPacked checks the elements of a packed value up to its end, or to something that is odd, and tells whether there
 // were any. It returns false if something is wrong.
-func (c *checker) walkPacked() (any, ok bool) {
+func (c *Checker) walkPacked() (any, ok bool) {
 	v := &c.r.val
 	k := &v.pack
 	if v.step < stepPackItems || v.step > stepPackTemplate || k.windowed || k.format != packListpack {
@@ -77,7 +77,7 @@ func (k *pack) walk(n int) {
 }
 
 // walkMembers adds entries to what has to be different, and goes over as many as values follow each.
-func (c *checker) walkMembers(k *pack, values int) bool {
+func (c *Checker) walkMembers(k *pack, values int) bool {
 	at := c.r.offset()
 	for {
 		s, n, p := listpack.Next(k.b, k.p)
@@ -101,13 +101,13 @@ func (c *checker) walkMembers(k *pack, values int) bool {
 	}
 }
 
-func (c *checker) number(n int64) []byte {
-	c.lastScratch = strconv.AppendInt(c.lastScratch[:0], n, 10)
-	return c.lastScratch
+func (c *Checker) number(n int64) []byte {
+	c.scratch = strconv.AppendInt(c.scratch[:0], n, 10)
+	return c.scratch
 }
 
 // walkScored does the same with members that have scores.
-func (c *checker) walkScored(k *pack) bool {
+func (c *Checker) walkScored(k *pack) bool {
 	r := c.r
 	at := r.offset()
 	for {
@@ -142,34 +142,40 @@ func (c *checker) walkScored(k *pack) bool {
 
 // checkString consumes a string, and makes sure that it expands if it is compressed.
 func (r *Reader) checkString() bool {
-	if !r.need(1) {
-		return r.starved()
-	}
-	if r.buf[r.pos] != stringLZF {
+	if r.need(1) && r.buf[r.pos] != stringLZF {
 		return r.skipString()
+	}
+	_, ok := r.checkSized()
+	return ok
+}
+
+// checkSized is checkString, and returns how long the string is, unless it is a number.
+func (r *Reader) checkSized() (size uint64, ok bool) {
+	if !r.need(1) {
+		return 0, r.starved()
+	}
+	switch c := r.buf[r.pos]; {
+	case c < stringInt8:
+		n, ok := r.length()
+		return n, ok && r.skip(n)
+	case c != stringLZF:
+		return 0, r.skipString()
 	}
 	r.pos++
 	in, out, ok := r.lzfLengths()
 	if !ok {
-		return false
+		return 0, false
 	}
 	if in <= uint64(len(r.buf)) {
 		packed, ok := r.take(in, nil)
-		if !ok {
-			return false
+		if ok && lzf.Check(packed, out) != nil {
+			ok = r.corrupt("a compressed string doesn't expand to its length")
 		}
-		if lzf.Check(packed, out) != nil {
-			return r.corrupt("a compressed string doesn't expand to its length")
-		}
-		return true
+		return out, ok
 	}
-	if !r.openWindow(packString, in, out, true) {
-		return false
+	ok = r.openWindow(packString, in, out, true)
+	for k := &r.val.pack; ok && k.rest > 0; k.p = len(k.b) {
+		ok = r.packMore(1)
 	}
-	for k := &r.val.pack; k.rest > 0; k.p = len(k.b) {
-		if !r.packMore(1) {
-			return false
-		}
-	}
-	return true
+	return out, ok
 }

@@ -46,7 +46,7 @@ func (r *Reader) strictEntry(id StreamID) bool {
 	return true
 }
 
-func (c *checker) checkStream() bool {
+func (c *Checker) checkStream() bool {
 	r := c.r
 	s := &c.stream
 	*s = streamChecker{}
@@ -99,7 +99,7 @@ func (c *checker) checkStream() bool {
 	}
 }
 
-func (c *checker) different(kind ElementKind, name []byte) bool {
+func (c *Checker) different(kind ElementKind, name []byte) bool {
 	if !c.members.Add(name, c.r.offset()) {
 		return c.twice(kind)
 	}
@@ -107,7 +107,7 @@ func (c *checker) different(kind ElementKind, name []byte) bool {
 }
 
 // streamInfo checks what a stream says about itself behind its entries.
-func (c *checker) streamInfo(i *StreamInfo) bool {
+func (c *Checker) streamInfo(i *StreamInfo) bool {
 	s := &c.r.val.stream
 	switch {
 	case i.Length != c.stream.live:
@@ -122,10 +122,10 @@ func (c *checker) streamInfo(i *StreamInfo) bool {
 	return true
 }
 
-func (c *checker) pending(id StreamID) bool {
+func (c *Checker) pending(id StreamID) bool {
 	c.sum(&c.stream.pel, id)
-	c.lastScratch = appendRawID(c.lastScratch[:0], id)
-	return c.different(ElementPending, c.lastScratch)
+	c.scratch = appendRawID(c.scratch[:0], id)
+	return c.different(ElementPending, c.scratch)
 }
 
 func appendRawID(b []byte, id StreamID) []byte {
@@ -134,15 +134,15 @@ func appendRawID(b []byte, id StreamID) []byte {
 
 // sum adds an id. Pending entries are all different; so if the sums of theirs and of those that have an owner are equal,
 // each has one owner: nobody without the keys of the hashes can make other sums equal, but with a probability of 2^-128.
-func (c *checker) sum(sums *[2]uint64, id StreamID) {
-	c.lastScratch = appendRawID(c.lastScratch[:0], id)
-	a, b := c.members.Sum(c.lastScratch)
+func (c *Checker) sum(sums *[2]uint64, id StreamID) {
+	c.scratch = appendRawID(c.scratch[:0], id)
+	a, b := c.members.Sum(c.scratch)
 	sums[0] += a
 	sums[1] += b
 }
 
 // endGroup checks who owns what.
-func (c *checker) endGroup() bool {
+func (c *Checker) endGroup() bool {
 	s := &c.stream
 	if s.inside && s.pel != s.owners {
 		return c.r.corrupt("a consumer owns an entry that isn't pending in its group, or a pending entry has no owner or several")
@@ -152,7 +152,7 @@ func (c *checker) endGroup() bool {
 }
 
 // idmp checks the bounds that servers have for what makes adding idempotent.
-func (c *checker) idmp(i *StreamInfo) bool {
+func (c *Checker) idmp(i *StreamInfo) bool {
 	if i.IDMPDuration < 1 || i.IDMPDuration > 86400 || i.IDMPMaxSize < 1 || i.IDMPMaxSize > 10000 {
 		return c.r.corrupt(fmt.Sprintf("a stream remembers %d ids for %d seconds, and servers 1 to 10000 for 1 to 86400", i.IDMPMaxSize, i.IDMPDuration))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -99,7 +100,7 @@ func rares() []rare {
 		{"module of Valkey", "VALKEY080", nil, 7, module, TypeModule, 8},
 		{"hash with expiry of Valkey", "VALKEY080", nil, 22, b().len(2).str("f", "v").u64(1<<64-1).str("g", "w").u64(5).b, TypeHash, 80},
 		{"hash with expiry before Redis 7.4", "REDIS0012", nil, 22, b().len(2, 0).str("f", "v").len(1<<40).str("g", "w").b, TypeHash, 12},
-		{"bloom filter in one piece", "REDIS0009", nil, 33, b().len(0).u64(1, 2).len(1, 2, 3, 2, 4).str("filter").len(4).str("filter").b, TypeBloom, 9},
+		{"bloom filter in one piece", "REDIS0009", nil, 33, b().len(0).u64(math.Float64bits(2), math.Float64bits(0.01)).len(1, 2, 3, 2, 4).str("filter 1").len(4).str("filter 2").b, TypeBloom, 9},
 		{"metadata of a key", "REDIS0013", b().bytes(opKeyMeta, 2, 1, 2, 3, 4).len(moduleString).str("s").len(moduleEOF).bytes(5, 6, 7, 8).len(moduleEOF).b, 0, b().str("v").b, TypeString, 13},
 		{"slot import", "VALKEY080", b().bytes(opSlotImport).str("job").len(2, 0, 99, 200, 16383).b, 0, b().str("v").b, TypeString, 6},
 		{"module aux", "REDIS0009", b().bytes(opModuleAux).len(uint64(vectorset), 2, 1, moduleString).str("aux").len(moduleEOF).b, 0, b().str("v").b, TypeString, 6},
