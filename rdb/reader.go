@@ -232,6 +232,13 @@ func (r *Reader) next() bool {
 			}
 			return true
 		}
+		if code == opExpireMillis && r.end-r.pos > 8 {
+			// The only opcode that many keys have.
+			r.attrs.set, r.attrs.hasExpiry = true, true
+			r.attrs.expireAt = int64(binary.LittleEndian.Uint64(r.buf[r.pos+1:]))
+			r.pos += 9
+			continue
+		}
 		isEntry, ok := r.opcode(code)
 		if !ok {
 			return false

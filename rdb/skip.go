@@ -139,16 +139,59 @@ func (r *Reader) skipLengths(n uint64) bool {
 
 // skipString consumes a string of any encoding.
 func (r *Reader) skipString() bool {
-	if b, p := r.buf[:r.end], r.pos; p+1 < len(b) {
-		size := int(stringSizes[b[p]])
-		if b[p]&0xC0 == 0x40 {
-			size = 2 + (int(b[p]&0x3f)<<8 | int(b[p+1]))
-		}
-		if size > 0 && size <= len(b)-p {
+	if b := r.buf[r.pos:r.end]; len(b) >= stringHead {
+		if size, saved := stringSize(b); size != 0 && size <= len(b) {
 			r.pos += size
+			r.watch.saved += int64(saved)
 			return true
 		}
 	}
+	return r.skipAnyString()
+}
+
+// stringHead is how many bytes stringSize looks at.
+const stringHead = 8
+
+// stringSize returns how many bytes the string takes in all that b begins with, and how many its compression saves, if it takes
+// no more than stringHead bytes to tell; 0 otherwise, also if no string begins so. It is the quick way of what skipAnyString does.
+func stringSize(b []byte) (size, saved int) {
+	_ = b[stringHead-1]
+	c := b[0]
+	if size := int(stringSizes[c]); size != 0 {
+		return size, 0
+	}
+	switch {
+	case c < 0x80:
+		return 2 + (int(c&0x3f)<<8 | int(b[1])), 0
+	case c == 0x80:
+		if n := binary.BigEndian.Uint32(b[1:]); n < 1<<30 {
+			return 5 + int(n), 0
+		}
+		return 0, 0
+	case c != stringLZF || b[1] >= 0x80:
+		return 0, 0
+	}
+	in, p := int(b[1]), 2
+	if in >= 0x40 {
+		in, p = (in&0x3f)<<8|int(b[2]), 3
+	}
+	out := int(b[p])
+	p++
+	if out >= 0x40 {
+		if out >= 0x80 {
+			return 0, 0
+		}
+		out = (out&0x3f)<<8 | int(b[p])
+		p++
+	}
+	if !lzf.Plausible(uint64(in), uint64(out)) {
+		return 0, 0
+	}
+	return p + in, out - in
+}
+
+// skipAnyString is skipString wherever the string stands.
+func (r *Reader) skipAnyString() bool {
 	if !r.need(1) {
 		return r.starved()
 	}
@@ -189,20 +232,18 @@ func (r *Reader) checkLZF(in, out uint64) bool {
 func (r *Reader) skipStrings(n, tail uint64) bool {
 	for n > 0 {
 		b, p := r.buf[:r.end], r.pos
-		for n > 0 && p+1 < len(b) {
+		for n > 0 && p+stringHead <= len(b) {
 			c := b[p]
 			if c < 0x40 {
 				p += 1 + int(c) + int(tail)
 				n--
 				continue
 			}
-			size := int(stringSizes[c])
+			size, saved := stringSize(b[p:])
 			if size == 0 {
-				if c >= 0x80 {
-					break
-				}
-				size = 2 + (int(c&0x3f)<<8 | int(b[p+1]))
+				break
 			}
+			r.watch.saved += int64(saved)
 			p += size + int(tail)
 			n--
 		}
@@ -215,7 +256,7 @@ func (r *Reader) skipStrings(n, tail uint64) bool {
 		}
 		r.pos = p
 		if n > 0 {
-			if !r.skipString() || !r.skip(tail) {
+			if !r.skipAnyString() || !r.skip(tail) {
 				return false
 			}
 			n--

@@ -32,6 +32,7 @@ type bench struct {
 	big      int64  // bytes of the one value in the memory measurement
 	dir      string // everything temporary is below it
 	amberctl string
+	save     string // where to keep the data set
 	out      *os.File
 }
 
@@ -59,6 +60,7 @@ func run(ctx context.Context) (err error) {
 	flag.Int64Var(&b.big, "big", 1<<30, "bytes of the one large value")
 	flag.StringVar(&b.dir, "dir", "", "where to put temporary data, some GB of it (default $TMPDIR or /tmp)")
 	flag.StringVar(&b.amberctl, "amberctl", "", "the program to measure (default: built from examples/amberctl)")
+	flag.StringVar(&b.save, "save", "", "keep the RDB of the data set in this file, to look closer with other tools")
 	flag.StringVar(&only, "only", strings.Join(sections, ","), "what to measure")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -92,6 +94,11 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.server.Close()
+	if b.save != "" {
+		if err := copyFile(b.save, s.rdb); err != nil {
+			return err
+		}
+	}
 	b.head(s)
 	for _, section := range []struct {
 		name    string

@@ -122,6 +122,20 @@ func warm(path string) error {
 	return err
 }
 
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
 // takeBackup backs a server up into a new directory.
 func (b *bench) takeBackup(ctx context.Context, s *testserver.Server) (store, id string, took cost, err error) {
 	dir, err := os.MkdirTemp(b.dir, "store-")
