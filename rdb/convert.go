@@ -28,7 +28,7 @@ type ConvertOptions struct {
 	TrimPrefix, AddPrefix string
 
 	// Modules names modules whose values and aux data the target takes, such as "vectorset". Without that they pass only
-	// between dialects of one family, to the same or a newer version.
+	// between dialects of one family, to the same or a newer version. With "ReJSON-RL", Dragonfly's JSON becomes that module's.
 	Modules []string
 }
 
@@ -47,6 +47,7 @@ const (
 	planList          // node by node
 	planStream        // its nodes as they are, the rest field by field
 	planModule        // as they are, if the module is there
+	planJSON          // Dragonfly's JSON as the module's, if that is there
 	planLose          // not at all
 )
 
@@ -202,6 +203,10 @@ func (c *converter) makePlan(code uint8) plan {
 		if to.streamLevel() > 0 {
 			return planStream
 		}
+	case TypeJSON:
+		if slices.Contains(c.opts.Modules, rejson.Name()) && to.Version >= 8 {
+			return planJSON
+		}
 	}
 	return planLose
 }
@@ -244,6 +249,8 @@ func (c *converter) convertKey() error {
 		w.out.byte(e.Encoding)
 		w.out.str(c.header.Key)
 		ok = c.src.copyValue(&w.out)
+	case planJSON:
+		ok = c.convertJSON()
 	case planElements:
 		ok = c.convertElements()
 	case planList:
@@ -301,13 +308,34 @@ func (c *converter) module(id ModuleID) bool {
 	name := id.Name()
 	switch {
 	case to.Family == Dragonfly:
-		return name == "ReJSON-RL" && id.Version() == 3
+		return id == rejson
 	case to.Version < 8:
 		return false
 	case slices.Contains(c.opts.Modules, name):
 		return true
 	}
 	return from.Family == to.Family && from.Version <= to.Version
+}
+
+// rejson is the JSON module's type in the encoding that both the module, since its version 2, and Dragonfly read: one string item, the
+// text.
+const rejson ModuleID = 0x45e25238df912c03
+
+// convertJSON makes Dragonfly's JSON a value of the JSON module.
+func (c *converter) convertJSON() bool {
+	w := c.dst
+	if !w.next(&c.header) || !w.attributes(&c.header) {
+		return false
+	}
+	w.out.byte(codeModule)
+	w.out.str(c.header.Key)
+	w.out.length(uint64(rejson))
+	w.out.length(moduleString)
+	if !c.src.copyValue(&w.out) {
+		return false
+	}
+	w.out.length(moduleEOF)
+	return true
 }
 
 // convertElements encodes a value anew.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -147,6 +148,36 @@ func TestConvertSame(t *testing.T) {
 		}
 		if len(out) > len(f.data) {
 			t.Errorf("%s: %d bytes became %d", f.name, len(f.data), len(out))
+		}
+	}
+}
+
+// TestConvertJSON makes Dragonfly's JSON the module's, if that is named, and nothing else.
+func TestConvertJSON(t *testing.T) {
+	if rejson.Name() != "ReJSON-RL" || rejson.Version() != 3 {
+		t.Fatalf("%s %d", rejson.Name(), rejson.Version())
+	}
+	text := `{"a":[1,2,{"b":null}],"long":"` + strings.Repeat("x", 200<<10) + `"}`
+	data := build("REDIS0009").bytes(30).str("doc", text).bytes(30).str("num").bytes(stringInt8, 42).bytes(opEOF).u64(0).b
+	out, report, err := convert(data, Dialect{Redis, 12}, &ConvertOptions{Modules: []string{"ReJSON-RL"}})
+	if err != nil || report.Keys != 2 || report.Encoded != 2 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	id := uint64(rejson)
+	want := build("REDIS0012").bytes(opSelectDB, 0, 7).str("doc").len(id, 5).str(text).len(0).bytes(7).str("num").len(id, 5).bytes(stringInt8, 42).len(0).end()
+	if !bytes.Equal(out, want) {
+		t.Errorf("%.80q, want %.80q", out, want)
+	}
+	if _, report, err = convert(out, Dialect{Dragonfly, 9}, nil); err != nil || report.Keys != 2 || report.Encoded != 0 {
+		t.Errorf("back: %+v, %v", report, err)
+	}
+	for _, c := range []struct {
+		to   Dialect
+		opts *ConvertOptions
+	}{{Dialect{Redis, 12}, nil}, {Dialect{Redis, 7}, &ConvertOptions{Modules: []string{"ReJSON-RL"}}}} {
+		var loss *LossError
+		if _, _, err := convert(data, c.to, c.opts); !errors.As(err, &loss) || loss.Loss != LossType {
+			t.Errorf("to %v: %v", c.to, err)
 		}
 	}
 }

@@ -31,6 +31,7 @@ const (
 	codeZSetText   = 3
 	codeHash       = 4
 	codeZSet       = 5
+	codeModule     = 7
 	codeIntset     = 11
 	codeQuicklist  = 14
 	codeStream1    = 15
