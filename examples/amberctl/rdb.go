@@ -33,7 +33,7 @@ func (a *app) rdbCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needCommand,
 	}
-	cmd.AddCommand(a.rdbVerifyCommand(), a.rdbStatCommand(), a.rdbConvertCommand())
+	cmd.AddCommand(a.rdbVerifyCommand(), a.rdbStatCommand(), a.rdbJSONCommand(), a.rdbGetCommand(), a.rdbConvertCommand())
 	return cmd
 }
 
