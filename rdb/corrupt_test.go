@@ -85,6 +85,9 @@ func TestTruncation(t *testing.T) {
 	for level, read := range levels {
 		for _, f := range fixtures(t, 8<<10) {
 			for n := range f.data {
+				if len(f.data) > 3000 && n%7 > 0 && level != "raw" {
+					continue // at every byte of small ones
+				}
 				r := newReader(bytes.NewReader(f.data[:n]), nil, 64<<(n%7))
 				err := read(r)
 				var corrupt *CorruptError
@@ -102,7 +105,7 @@ func TestTruncation(t *testing.T) {
 // TestChangedBytes changes every byte of small fixtures, and makes the checksum right again: memory is bounded, what is
 // left of the elements is the same however the stream is fragmented, and what Check accepts can be read.
 func TestChangedBytes(t *testing.T) {
-	for _, f := range append(fixtures(t, 3000), rareFixtures()...) {
+	for _, f := range append(fixtures(t, 1500), rareFixtures()...) {
 		t.Run(f.name, func(t *testing.T) {
 			data := bytes.Clone(f.data)
 			for at := magicLen; at < len(data)-8; at++ {
