@@ -52,12 +52,12 @@ What is wrong with a file is told with its offset on standard error; the other f
 		Args: takes(1, 1<<30, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, errs := []rdbFile{}, []error{}
-			read := skipAll
+			verify := a.verifyFrames
 			if deep {
-				read = checkAll
+				verify = a.verifyValues
 			}
 			for _, name := range args {
-				s, err := a.parse(cmd.Context(), name, read)
+				s, err := verify(cmd.Context(), name)
 				if err != nil && cmd.Context().Err() != nil {
 					return explain(cmd.Context(), err, "verifying changes nothing")
 				}
@@ -79,22 +79,30 @@ What is wrong with a file is told with its offset on standard error; the other f
 	return cmd
 }
 
-// skipAll leaves it to the reader to check what it skips.
-func skipAll(context.Context, *rdbStat, *rdb.Reader) error { return nil }
-
-// checkAll decodes every value.
-func checkAll(_ context.Context, _ *rdbStat, r *rdb.Reader) error {
-	return rdb.Check(r, &rdb.CheckOptions{Spool: newSpool})
+// verifyFrames leaves it to the reader to check what it skips.
+func (a *app) verifyFrames(ctx context.Context, name string) (*rdbStat, error) {
+	return a.parse(ctx, name, runtime.GOMAXPROCS(0), func(context.Context, *rdbStat, *rdb.Reader) error { return nil })
 }
 
-// parse reads a snapshot to its end. With an error it returns what it has seen so far. Several streams of a set are read at the same
+// verifyValues decodes every value. A key may not be in two streams of a set either: they are read one after the other.
+func (a *app) verifyValues(ctx context.Context, name string) (*rdbStat, error) {
+	c := rdb.NewChecker(&rdb.CheckOptions{Spool: newSpool, MaxHeld: 2 * spoolAfter})
+	s, err := a.parse(ctx, name, 1, func(_ context.Context, _ *rdbStat, r *rdb.Reader) error { return c.Check(r) })
+	if cerr := c.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("%s: %w", name, cerr)
+		s.OK, s.Error = false, err.Error()
+	}
+	return s, err
+}
+
+// parse reads a snapshot to its end. With an error it returns what it has seen so far. Streams of a set are read parallel at the same
 // time, each with a stat of its own.
-func (a *app) parse(ctx context.Context, name string, read func(context.Context, *rdbStat, *rdb.Reader) error) (*rdbStat, error) {
+func (a *app) parse(ctx context.Context, name string, parallel int, read func(context.Context, *rdbStat, *rdb.Reader) error) (*rdbStat, error) {
 	s := &rdbStat{rdbFile: rdbFile{File: name}, DBs: []rdbDB{}, Modules: []rdbModule{}, Aux: map[string]string{}}
 	start := time.Now()
 	var mu sync.Mutex
 	var stats rdb.Stats
-	err := a.streams(ctx, name, runtime.GOMAXPROCS(0), nil, func(_ string, r *rdb.Reader) error {
+	err := a.streams(ctx, name, parallel, nil, func(_ string, r *rdb.Reader) error {
 		one := &rdbStat{Aux: map[string]string{}}
 		err := read(ctx, one, r)
 		for err == nil {

@@ -227,7 +227,7 @@ func (a *app) destination(f *convertFlags, out string) (*destination, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := rdb.WriterOptions{Compression: codec, Spool: newSpool}
+	opts := rdb.WriterOptions{Compression: codec, Spool: newSpool, MaxHeld: spoolAfter}
 	if set {
 		if out == "-" {
 			return nil, usagef("a set has several files: OUT has to be a path, not -")

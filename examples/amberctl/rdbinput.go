@@ -11,6 +11,9 @@ import (
 	"github.com/amberkv/amber/rdb/dfs"
 )
 
+// spoolAfter is how many bytes are kept in memory of what can go to a file: with one at hand there is no need for the libraries' 4 MiB.
+const spoolAfter = 512 << 10
+
 // streams gives every stream of a snapshot to fn: the one of an RDB file, or of standard input if the name is -, and all of a
 // DFS set, which is named by its summary file: the summary first, then the shards, parallel of them at the same time. What fn leaves of a stream is
 // read to its end, so that nil proves all of it. Errors name the file.
@@ -20,7 +23,7 @@ func (a *app) streams(ctx context.Context, name string, parallel int, opts *rdb.
 		o = *opts
 	}
 	if o.Spool == nil {
-		o.Spool = newSpool
+		o.Spool, o.MaxHeld = newSpool, spoolAfter
 	}
 	if dfs.IsSummary(name) {
 		dir, file := filepath.Split(name)

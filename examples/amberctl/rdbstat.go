@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -43,7 +44,7 @@ func (a *app) rdbStatCommand() *cobra.Command {
 by its summary file.`,
 		Args: takes(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.parse(cmd.Context(), args[0], readFacts)
+			s, err := a.parse(cmd.Context(), args[0], runtime.GOMAXPROCS(0), readFacts)
 			if err != nil {
 				return explain(cmd.Context(), err, "reading changes nothing")
 			}
