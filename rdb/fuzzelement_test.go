@@ -208,7 +208,7 @@ func FuzzWriter(f *testing.F) {
 			t.Fatal(err)
 		}
 		d := r.Dialect()
-		if d.Family == Redis && d.Version < 6 || !hasAll(d, data) {
+		if !d.known() || d.Family == Redis && d.Version < 6 || !hasAll(d, data) {
 			return
 		}
 		out, err := rewrite(data, d, counted)
