@@ -49,7 +49,7 @@ func main() {
 	}
 }
 
-var sections = []string{"verify", "backup", "restore", "memory"}
+var sections = []string{"rdb", "crc64", "instructions", "backup", "restore", "memory"}
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -104,7 +104,7 @@ func run(ctx context.Context) (err error) {
 		name    string
 		measure func(context.Context, *source) error
 	}{
-		{"verify", b.verify}, {"backup", b.backup}, {"restore", b.restore}, {"memory", b.memory},
+		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"restore", b.restore}, {"memory", b.memory},
 	} {
 		if slices.Contains(wanted, section.name) {
 			if err := section.measure(ctx, s); err != nil {
