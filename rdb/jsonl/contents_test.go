@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -142,6 +143,38 @@ func TestFixtures(t *testing.T) {
 		t.Errorf("only %d keys were compared", compared)
 	}
 	t.Logf("%d keys", compared)
+}
+
+// TestShards compares what Dragonfly wrote in its own format with what it answered when it had the same data.
+func TestShards(t *testing.T) {
+	const dir = "../testdata/dragonfly-1.40/"
+	// When the consumers were at work differs.
+	when := regexp.MustCompile("17954776[0-9]{5}")
+	answered, err := io.ReadAll(wanted(t, dir+"mini.rdb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered = when.ReplaceAll(answered, []byte("1"))
+	for _, shards := range [][]string{
+		{dir + "lz4-0000.dfs"}, {dir + "zstd-0000.dfs"}, {dir + "chunked-0000.dfs"},
+		{"../dfs/testdata/dragonfly-1.40/mini-0000.dfs", "../dfs/testdata/dragonfly-1.40/mini-0001.dfs"},
+	} {
+		var all []byte
+		for _, name := range shards {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := write(data, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			all = append(all, text...)
+		}
+		if n := compareLines(t, "dragonfly-1.40/"+shards[0], lines(t, bytes.NewReader(answered)), lines(t, bytes.NewReader(when.ReplaceAll(all, []byte("1"))))); n < 30 {
+			t.Errorf("%s: only %d keys were compared", shards[0], n)
+		}
+	}
 }
 
 func compareFixture(t *testing.T, path, name string) (keys int) {

@@ -72,10 +72,14 @@ func (t *escaped) appendText(dst, s []byte) []byte {
 		n := bits.TrailingZeros64(m) >> 3
 		i += n
 		o += n
-		e := t[s[i]]
-		binary.LittleEndian.PutUint64(out[o:], e)
-		o += int(e >> 56)
-		i++
+		// Where one byte doesn't stand for itself others follow, often.
+		for e := t[s[i]]; e>>56 > 1; e = t[s[i]] {
+			binary.LittleEndian.PutUint64(out[o:], e)
+			o += int(e >> 56)
+			if i++; i == len(s) {
+				break
+			}
+		}
 	}
 	for ; i < len(s); i++ {
 		e := t[s[i]]
