@@ -125,3 +125,18 @@ func ExampleConvert() {
 	// redis:12 to redis:10: 7 keys
 	// field-expiry: lost by 7 keys, the first is 0/ht_some
 }
+
+// Prove that a server would load a file, and that nothing in it would trouble it later.
+func ExampleCheck() {
+	f, err := os.Open("testdata/redis-8.6.3/streams.rdb")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	err = rdb.Check(rdb.NewReader(f, nil), &rdb.CheckOptions{
+		Databases: 16,
+		Spool:     func() (rdb.Spool, error) { return os.CreateTemp("", "rdb-check-") }, // used only for very many keys
+	})
+	fmt.Println(err)
+	// Output: <nil>
+}

@@ -263,4 +263,27 @@ func TestHugeClaim(t *testing.T) {
 			t.Errorf("%.30q made the reader allocate %d bytes", data, used)
 		}
 	}
+	// And where only elements look.
+	for _, data := range [][]byte{
+		build("REDIS0012").bytes(18).str("k").len(1, 1).bytes(stringLZF).len(8, 1<<30).b,                           // list node
+		build("REDIS0012").bytes(16).str("k").bytes(stringLZF).len(8, 1<<30).b,                                     // packed hash
+		build("REDIS0012").bytes(16).str("k").len(1 << 40).b,                                                       // the same, plain
+		build("REDIS0012").bytes(4).str("k").len(1).str("f").bytes(stringLZF).len(8, 1<<30).b,                      // hash value
+		build("REDIS0012").bytes(4).str("k").len(1, 400<<20).b,                                                     // hash field
+		build("REDIS0012").bytes(22).str("k").len(1, 0).bytes(stringLZF).len(1<<20, 80<<20).b,                      // compressed hash field
+		build("REDIS0012").bytes(21).str("k").len(1).str(strings.Repeat("i", 16)).len(60 << 20).b,                  // stream node
+		build("REDIS0012").bytes(21).str("k").len(1).str(strings.Repeat("i", 16)).bytes(stringLZF).len(8, 1<<30).b, // the same, compressed
+		build("REDIS0009").bytes(9).str("k").bytes(stringLZF).len(1<<18, 20<<20).b,                                 // zipmap
+	} {
+		data = append(data, make([]byte, 3<<10)...)
+		for level, read := range levels {
+			before := allocated()
+			if err := read(NewReader(iotest.HalfReader(bytes.NewReader(data)), nil)); err == io.EOF {
+				t.Errorf("%s: %.30q was accepted", level, data)
+			}
+			if used := allocated() - before; used > 2<<20 {
+				t.Errorf("%s: %.30q allocated %d bytes", level, data, used)
+			}
+		}
+	}
 }

@@ -66,7 +66,9 @@ type Set struct {
 	keep    bool // records, for there may be more strings than the table has room for
 	max     int  // records in memory
 	records []record
-	heads   []uint32
+	order   []uint32 // of the records, by the first bits of the hash
+	starts  []uint32 // of the buckets in it
+	bucket  []record
 	io      []byte
 	runs    []run
 	n       uint64
@@ -204,7 +206,7 @@ func (s *Set) End() (bool, error) {
 		s.spill()
 		s.compare()
 	case !s.inUse:
-		s.sort(0, 64)
+		s.find(0, 64)
 	}
 	if s.runs != nil {
 		s.room.top = s.base

@@ -14,60 +14,67 @@ const (
 // chunk is how many records are read or written at once, at most.
 const chunk = 512
 
-// divide puts records in the order of the bits of their hash from shift on, of which there are at most bucketBits above lo.
-func (s *Set) divide(recs []record, lo uint64, shift uint) {
-	if s.heads == nil {
-		s.heads = make([]uint32, 2*(buckets+1))
+// divide puts the numbers of records in the order of the bits of their hash from shift on, of which there are at most bucketBits above
+// lo. The records stay where they are: to go to them in order is quicker than to move them, for the processor can fetch many at a time.
+func (s *Set) divide(lo uint64, shift uint) {
+	recs := s.records
+	if s.starts == nil {
+		s.starts = make([]uint32, buckets+1)
 	}
-	heads, tails := s.heads[:buckets+1], s.heads[buckets+1:]
-	clear(s.heads)
+	if cap(s.order) < len(recs) {
+		s.order = make([]uint32, max(len(recs), s.max))
+	}
+	s.order = s.order[:len(recs)]
+	starts := s.starts[:buckets+1]
+	clear(starts)
 	for i := range recs {
-		tails[(recs[i].a-lo)>>shift&(buckets-1)]++
-	}
-	at := uint32(0)
-	for i := range buckets {
-		heads[i] = at
-		at += tails[i]
-		tails[i] = at
+		starts[(recs[i].a-lo)>>shift&(buckets-1)+1]++
 	}
 	for i := range buckets {
-		for heads[i] < tails[i] {
-			r := recs[heads[i]]
-			for {
-				to := (r.a - lo) >> shift & (buckets - 1)
-				if to == uint64(i) {
-					break
-				}
-				recs[heads[to]], r = r, recs[heads[to]]
-				heads[to]++
-			}
-			recs[heads[i]] = r
-			heads[i]++
-		}
+		starts[i+1] += starts[i]
+	}
+	// Each start moves to the end of its bucket meanwhile, which is the start of the next.
+	for i := range recs {
+		at := &starts[(recs[i].a-lo)>>shift&(buckets-1)]
+		s.order[*at] = uint32(i)
+		*at++
 	}
 }
 
-// sort sorts the records, whose hashes are lo and more and less than 2^width more, and finds what is there twice.
-func (s *Set) sort(lo uint64, width uint) {
-	recs := s.records
-	s.divide(recs, lo, max(width, bucketBits)-bucketBits)
-	// The hashes are as good as random, so that every bucket has but a few.
-	for i := 1; i < len(recs); i++ {
-		r := recs[i]
-		j := i
-		for ; j > 0 && r.before(recs[j-1]); j-- {
-			recs[j] = recs[j-1]
-		}
-		recs[j] = r
-		if j > 0 && r.same(recs[j-1]) {
-			s.found(recs[j-1], r)
+// find finds what is there twice among the records, whose hashes are lo and more and less than 2^width more.
+func (s *Set) find(lo uint64, width uint) {
+	s.divide(lo, max(width, bucketBits)-bucketBits)
+	from := uint32(0)
+	for _, end := range s.starts[:buckets] {
+		if bucket := s.order[from:end]; len(bucket) > 1 && !s.differ(bucket) {
 			return
 		}
-		if j < i && r.same(recs[j+1]) {
-			s.found(r, recs[j+1])
-			return
+		from = end
+	}
+}
+
+// differ tells whether the records of a bucket are all different. The hashes are as good as random, so that it has but a few.
+func (s *Set) differ(bucket []uint32) bool {
+	sorted := s.bucket[:0]
+	for _, i := range bucket {
+		r := s.records[i]
+		sorted = append(sorted, r)
+		j := len(sorted) - 1
+		for ; j > 0 && r.before(sorted[j-1]); j-- {
+			sorted[j] = sorted[j-1]
+		}
+		sorted[j] = r
+		if j > 0 && r.same(sorted[j-1]) {
+			s.found(sorted[j-1], r)
+			return false
+		}
+		if j+1 < len(sorted) && r.same(sorted[j+1]) {
+			s.found(r, sorted[j+1])
+			return false
 		}
 	}
+	s.bucket = sorted
+	return true
 }
 
 func (r record) before(o record) bool { return r.a < o.a || r.a == o.a && r.b < o.b }
@@ -90,7 +97,7 @@ func (s *Set) buffer() []byte {
 // spill makes a run of the records in memory.
 func (s *Set) spill() {
 	recs := s.records
-	s.records = recs[:0]
+	defer func() { s.records = recs[:0] }()
 	if s.err != nil || len(recs) == 0 {
 		return
 	}
@@ -101,12 +108,14 @@ func (s *Set) spill() {
 	if s.runs == nil {
 		s.base = s.room.top
 	}
-	s.divide(recs, 0, 64-bucketBits)
+	s.divide(0, 64-bucketBits)
+	order := s.order
 	out := s.buffer()
 	r := run{s.room.top, s.room.top + int64(len(recs))*recordSize}
-	for at := r.pos; len(recs) > 0; {
-		n := min(len(recs), chunk)
-		for i, x := range recs[:n] {
+	for at := r.pos; len(order) > 0; {
+		n := min(len(order), chunk)
+		for i, k := range order[:n] {
+			x := recs[k]
 			binary.LittleEndian.PutUint64(out[i*recordSize:], x.a)
 			binary.LittleEndian.PutUint64(out[i*recordSize+8:], x.b)
 		}
@@ -114,7 +123,7 @@ func (s *Set) spill() {
 			return
 		}
 		at += int64(n * recordSize)
-		recs = recs[n:]
+		order = order[n:]
 	}
 	s.room.top = r.end
 	s.runs = append(s.runs, r)
@@ -135,7 +144,7 @@ func (s *Set) compare() {
 				return
 			}
 		}
-		s.sort(from<<(64-bucketBits), min(width, 64))
+		s.find(from<<(64-bucketBits), min(width, 64))
 	}
 }
 
@@ -158,7 +167,7 @@ func (s *Set) load(r *run, end uint64) error {
 		}
 		if uint64(len(s.records)) > 2*(uint64(s.max)+s.n/buckets) {
 			// Hashes don't fall so unevenly: the same strings are here over and over.
-			if s.sort(0, 64); s.twice {
+			if s.find(0, 64); s.twice {
 				return nil
 			}
 		}
