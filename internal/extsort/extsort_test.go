@@ -114,17 +114,17 @@ func TestAgainstSlices(t *testing.T) {
 		for _, order := range []*Order{nil, reversed()} {
 			space := NewSpace(file(t))
 			s := New(limit, order, space)
-			for _, n := range []int{0, 1, 2, 3, 17, 500, 6000} {
+			for _, n := range []int{0, 1, 2, 3, 17, 300, 3000} {
 				for _, sizes := range []int{1, 5, 200} {
 					in := rows(r, n, sizes)
 					if limit == 1 {
-						in = in[:min(len(in), 500)]
+						in = in[:min(len(in), 150)]
 					}
 					compareRows(t, sorted(in, order), through(t, s, in))
 					switch spooled := space.end > 0; {
 					case spooled && limit == 64<<20:
 						t.Errorf("%d rows went to the spool under a limit of %d bytes", n, limit)
-					case !spooled && n == 6000 && limit <= 5000:
+					case !spooled && n == 3000 && limit <= 5000:
 						t.Errorf("%d rows did not go to the spool under a limit of %d bytes", n, limit)
 					}
 					// What came in order, or in reverse, takes its own way.

@@ -30,8 +30,6 @@ type place struct {
 	away     bool
 }
 
-const placeSize = 17
-
 func (p place) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.at))
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.size))

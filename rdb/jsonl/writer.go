@@ -79,8 +79,9 @@ func NewWriter(w io.Writer, opts *Options) *Writer {
 	return jw
 }
 
-// WriteKey writes the line of a key: an entry of kind rdb.KindKey that next gave, or an rdb.Reader's Next, and whose elements
-// values gives. An error of values is returned as it is; an *rdb.CorruptError can also say that a stream's groups contradict themselves.
+// WriteKey writes the line of a key: of an entry of kind rdb.KindKey whose elements values gives from the first on. When an
+// rdb.Reader's Next returned the entry, that reader gives them. An error of values is returned as it is. An *rdb.CorruptError can also
+// say that the groups of a stream contradict themselves.
 func (w *Writer) WriteKey(e *rdb.Entry, values Elements) error {
 	if w.err != nil {
 		return w.err
