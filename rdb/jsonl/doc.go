@@ -13,8 +13,8 @@
 //	string       the string
 //	list         array of strings, in order
 //	set          array of strings, sorted by that text; if members have an expiry (Dragonfly), array of [member, expiry or null]
-//	zset         array of [member, score], sorted by score, then by the member's bytes; the score is the shortest text, as Redis
-//	             since 7.2 answers
+//	zset         array of [member, score], sorted by score, then by the member's bytes; the score is the text that
+//	             Redis since 7.2 and Valkey answer
 //	hash         array of [field, value, expiry or null], sorted by the field's text
 //	stream       object: entries ([id, [field, value, …]]), length, last-generated-id; since Redis 7.0 max-deleted-entry-id,
 //	             entries-added, recorded-first-entry-id; groups: array of {name, last-delivered-id, entries-read, pel, consumers}, in

@@ -42,6 +42,7 @@ func (w *Writer) vectorSet() {
 	quantised := how & 0xff
 	if quantised > vectorBin {
 		w.wrong("a vector set has vectors of kind %d", quantised)
+		return
 	}
 	s := w.sort(w.order)
 	level, attributes := uint64(0), 0

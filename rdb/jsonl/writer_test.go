@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -276,6 +278,29 @@ func TestText(t *testing.T) {
 		other := samples[(i*7919)%len(samples)]
 		if want, got := strings.Compare(unescapedText(b), unescapedText(other)), order.Compare(b, other); want < 0 != (got < 0) || want > 0 != (got > 0) {
 			t.Fatalf("%q and %q compare %d, want %d", b, other, got, want)
+		}
+	}
+}
+
+// TestDouble reads back what is written for numbers of every size.
+func TestDouble(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	numbers := []float64{5e-324, math.MaxFloat64, 2.2250738585072014e-308, 2.225073858507201e-308, 1e23, 9007199254740993, 0.1}
+	for e := -1074; e < 1024; e++ {
+		f := math.Ldexp(1, e)
+		numbers = append(numbers, f, math.Nextafter(f, 0), math.Nextafter(f, math.Inf(1)))
+	}
+	for range 200_000 {
+		numbers = append(numbers, math.Float64frombits(r.Uint64()), math.Float64frombits(r.Uint64()>>r.IntN(13)))
+	}
+	for _, f := range numbers {
+		if f-f != 0 {
+			continue
+		}
+		text := string(appendDouble(nil, f))
+		back, err := strconv.ParseFloat(text, 64)
+		if err != nil || back != f || len(text) > 25 {
+			t.Fatalf("%v becomes %s, which is %v (%v)", f, text, back, err)
 		}
 	}
 }
