@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -11,10 +12,11 @@ import (
 
 // A content says how contents are compared.
 type content struct {
-	hints   bool // with idle time and frequency
-	seconds bool // with expiries of fields and members in whole seconds, rounded up
-	counts  bool // with what only newer streams know about themselves
-	idmp    bool // with what makes adding to streams idempotent
+	hints   bool  // with idle time and frequency
+	seconds bool  // with expiries of fields and members in whole seconds, rounded up
+	counts  bool  // with what only newer streams know about themselves
+	last    int64 // the latest expiry of fields and members, if there is one
+	idmp    bool  // with what makes adding to streams idempotent
 }
 
 // of reads a stream and returns what is in it, by "db/key", as text: everything that elements tell, whatever the encoding.
@@ -63,9 +65,12 @@ func (c content) of(data []byte) (map[string]string, error) {
 
 func (c content) element(b *strings.Builder, e *Element) {
 	expireAt := e.ExpireAt
+	if c.last > 0 {
+		expireAt = min(expireAt, c.last)
+	}
 	if c.seconds {
 		if expireAt = (expireAt + 999) / 1000; expireAt > 0 {
-			expireAt = max(expireAt, dragonflyEpoch) // what is before can't be told
+			expireAt = min(max(expireAt, dragonflyEpoch), dragonflyEpoch+math.MaxUint32) // what is before or later can't be told
 		}
 	}
 	if b.Len() > 1<<26 {

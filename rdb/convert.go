@@ -78,7 +78,8 @@ type converter struct {
 // times and frequencies of access are kept where the target has a place for them. What can't be expressed is a [Loss].
 //
 // What only says something about the source or its server is left out: replication IDs and offsets, cluster slots, the
-// hints of sizes if keys are left out. When field expiries go to Dragonfly, which knows whole seconds, they are rounded up.
+// hints of sizes if keys are left out. When field expiries go to Dragonfly, which knows whole seconds, they are rounded up. Those
+// that are later than the target can express become the latest that it can: in Dragonfly the year 2159, in Redis 10889.
 //
 // The report tells what was done, also beside an error. Errors are those of src, of dst, a *LossError, and one for databases that
 // MapDB makes collide; after an error dst can't be completed.
@@ -349,11 +350,13 @@ func (c *converter) convertElements() bool {
 		return false
 	}
 	w.value.dropExpiry = !w.value.expiry
+	last := w.dialect.lastExpiry()
 	for {
 		e, err := c.src.Element()
 		if err != nil {
 			return err == io.EOF && w.end()
 		}
+		e.ExpireAt = min(e.ExpireAt, last)
 		if w.WriteElement(e) != nil {
 			return false
 		}

@@ -1,6 +1,9 @@
 package rdb
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // The functions of this file say what streams of a dialect have a place for. Sources: rdb-format 1.3 and 3, dfs-format 2.5
 // and 3.
@@ -78,6 +81,17 @@ func (d Dialect) streamLevel() int {
 // streamCode returns the type byte of a layout of streams.
 func streamCode(level int) uint8 {
 	return [...]uint8{codeStream1, codeStream2, codeStream3, codeStream4, codeStream5}[level-1]
+}
+
+// lastExpiry returns the latest expiry of a field or member that servers of the dialect load, in Unix milliseconds.
+func (d Dialect) lastExpiry() int64 {
+	switch d.Family {
+	case Redis:
+		return maxFieldTTL
+	case Dragonfly:
+		return (math.MaxUint32 + dragonflyEpoch) * 1000 // seconds in 32 bits
+	}
+	return math.MaxInt64
 }
 
 // expiryHash returns the encoding of hashes whose fields expire; that of others if there is none.

@@ -165,6 +165,8 @@ func (w *Writer) WriteElement(e *Element) error {
 		}
 	}
 	switch {
+	case v.expiry && (e.ExpireAt < 0 || e.ExpireAt > w.dialect.lastExpiry()):
+		return w.unsupported(fmt.Sprintf("a field or member that expires at %d", e.ExpireAt))
 	case e.ExpireAt == 0 || v.expiry:
 		v.expireAt = e.ExpireAt
 	case !v.dropExpiry:
