@@ -188,7 +188,9 @@ func (r *Reader) next() bool {
 	if r.frame != frameNone {
 		f := r.frame
 		r.frame = frameNone
-		if !r.skipValue(f) {
+		if f == frameString && r.skipNear() {
+			// Most values are skipped so.
+		} else if !r.skipValue(f) {
 			return false
 		}
 	}
@@ -309,13 +311,15 @@ func (r *Reader) nextKey(code uint8, enc *encoding) bool {
 	if e.Kind != KindKey {
 		*e = Entry{Kind: KindKey} // a key after another has nothing to clear but what is set below
 	}
-	e.Type, e.Encoding, e.DB, e.Offset, e.Module = enc.typ, code, r.db, r.offset(), 0
+	e.Type, e.Encoding, e.DB, e.Offset, e.Module = enc.typ, code, r.db, r.buffer.offset(), 0
+	if r.input != inputStream {
+		e.Offset = r.offset()
+	}
 
-	p := r.pos + 1
-	if p < r.end && r.buf[p] < 0x40 && p+1+int(r.buf[p]) <= r.end {
-		n := p + 1 + int(r.buf[p])
-		e.Key = r.buf[p+1 : n : n]
-		r.pos = n
+	if b := r.buf[r.pos:r.end]; len(b) > 1+0x40 && b[1] < 0x40 {
+		n := 2 + int(b[1])
+		e.Key = b[2:n:n]
+		r.pos += n
 		r.pinned = true
 	} else {
 		r.pos++

@@ -138,15 +138,21 @@ func (r *Reader) skipLengths(n uint64) bool {
 }
 
 // skipString consumes a string of any encoding.
-func (r *Reader) skipString() bool {
-	if b := r.buf[r.pos:r.end]; len(b) >= stringHead {
-		if size, saved := stringSize(b); size != 0 && size <= len(b) {
-			r.pos += size
-			r.watch.saved += int64(saved)
-			return true
-		}
+func (r *Reader) skipString() bool { return r.skipNear() || r.skipAnyString() }
+
+// skipNear consumes a string that stands whole in the buffer, if stringSize knows it.
+func (r *Reader) skipNear() bool {
+	b := r.buf[r.pos:r.end]
+	if len(b) < stringHead {
+		return false
 	}
-	return r.skipAnyString()
+	size, saved := stringSize(b)
+	if size == 0 || size > len(b) {
+		return false
+	}
+	r.pos += size
+	r.watch.saved += int64(saved)
+	return true
 }
 
 // stringHead is how many bytes stringSize looks at.
