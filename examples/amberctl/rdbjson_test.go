@@ -134,7 +134,7 @@ func TestGet(t *testing.T) {
 	s := testserver.Start(t, "redis-8.0")
 	client := s.Client(t)
 	for _, cmd := range [][]any{
-		{"SET", "s", "hello \x1b[31m Wien \xff"}, {"SET", "bytes\x00\\", "\x00\x01"}, {"RPUSH", "l", "one", "two"}, {"SADD", "set", "m"}, {"ZADD", "z", "1.5", "member"},
+		{"SET", "s", "hello \x1b[31m Wien \xff"}, {"SET", "text", "one\n\ttwo\r"}, {"SET", "bytes\x00\\", "\x00\x01"}, {"RPUSH", "l", "one", "two"}, {"SADD", "set", "m"}, {"ZADD", "z", "1.5", "member"},
 		{"HSET", "h", "f", "v", "g", "w"}, {"HPEXPIREAT", "h", "4102444800000", "FIELDS", "1", "g"}, {"PEXPIREAT", "h", "4102444800000"},
 		{"XADD", "x", "1-1", "f", "v"}, {"XGROUP", "CREATE", "x", "group", "0"}, {"XREADGROUP", "GROUP", "group", "carol", "STREAMS", "x", ">"},
 		{"VADD", "v", "VALUES", "2", "1", "0.5", "e"},
@@ -156,6 +156,7 @@ func TestGet(t *testing.T) {
 	}{
 		{[]string{"s"}, []string{"string", `hello \x1b[31m Wien \xff`, "Database  3", "in three", "never"}},
 		{[]string{"s", "--db", "3"}, []string{"in three"}},
+		{[]string{"text"}, []string{"one\n\ttwo\\x0d\n"}},
 		{[]string{"l"}, []string{"list", "\none\ntwo\n"}},
 		{[]string{"set"}, []string{"\nm\n"}},
 		{[]string{"z"}, []string{"1.5  member"}},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -18,7 +19,7 @@ func (a *app) show(w *jsonl.Writer, e *rdb.Entry, r *rdb.Reader) error {
 	if e.HasExpiry {
 		expires = moment(e.ExpireAt)
 	}
-	rows := [][]string{{"Key", string(shown(nil, e.Key))}, {"Database", strconv.Itoa(e.DB)}, {"Type", typeOf(e)}, {"Expires", expires}}
+	rows := [][]string{{"Key", string(shown(nil, e.Key, ""))}, {"Database", strconv.Itoa(e.DB)}, {"Type", typeOf(e)}, {"Expires", expires}}
 	if e.Freq >= 0 {
 		rows = append(rows, []string{"Frequency", strconv.Itoa(e.Freq)})
 	}
@@ -74,14 +75,19 @@ type printer struct {
 func (p *printer) text(s string) { _, _ = p.w.WriteString(s) } // Flush tells whether it failed
 
 func (p *printer) string(s []byte) {
-	p.buf = shown(p.buf[:0], s)
+	p.buf = shown(p.buf[:0], s, "")
 	_, _ = p.w.Write(p.buf)
 }
 
 // element prints an element, or the next piece of one.
 func (p *printer) element(e *rdb.Element) {
-	if p.more || e.Kind == rdb.ElementBytes {
+	if e.Kind == rdb.ElementBytes {
 		p.first = false
+		p.buf = shown(p.buf[:0], e.Value, "\n\t") // a text has lines
+		_, _ = p.w.Write(p.buf)
+		return
+	}
+	if p.more {
 		p.string(e.Value)
 		p.more = e.More
 		return
@@ -156,11 +162,11 @@ func (p *printer) expiry(at int64) {
 	}
 }
 
-// shown appends s as a terminal can take it: text as it is, and what is none as \xHH.
-func shown(dst, s []byte) []byte {
+// shown appends s as a terminal can take it: text, and the control characters in keep, as it is, what is none as \xHH.
+func shown(dst, s []byte, keep string) []byte {
 	for len(s) > 0 {
 		r, n := utf8.DecodeRune(s)
-		if r == utf8.RuneError && n <= 1 || !unicode.IsPrint(r) {
+		if r == utf8.RuneError && n <= 1 || !unicode.IsPrint(r) && !strings.ContainsRune(keep, r) {
 			for _, c := range s[:n] {
 				dst = fmt.Appendf(dst, `\x%02x`, c)
 			}
