@@ -48,7 +48,8 @@ func recordsOf(t testing.TB, data []byte) []record {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.bytes(p[0]).str(string(e.Key)).bytes(p[1 : len(p)-footerLen]...)
+		p = p[len(e.Meta) : len(p)-footerLen]
+		b.bytes(e.Meta...).bytes(p[0]).str(string(e.Key)).bytes(p[1:]...)
 		out = append(out, record{e.DB, b.b})
 	}
 	return out
