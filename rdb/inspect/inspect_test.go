@@ -12,10 +12,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/rdb/dfs"
 	"github.com/amberkv/amber/rdb/inspect"
 )
 
@@ -228,6 +230,38 @@ func TestMerge(t *testing.T) {
 	got, want := merged.Report(), all.Report()
 	sums(t, "all", want)
 	if !reflect.DeepEqual(got, want) || len(want.Biggest) != 7 || want.Idle == nil || !want.Exact || len(want.Prefixes) < 10 {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// TestSet inspects the shards of a set, in which values are in compressed blocks, each on its own, and the same keys in one
+// file: the reports are the same.
+func TestSet(t *testing.T) {
+	set, err := dfs.Open(os.DirFS("../dfs/testdata/dragonfly-1.40"), "mini-summary.dfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := &inspect.Options{Now: now}
+	one, merged := inspect.New(opts), inspect.New(opts)
+	of(t, "../testdata/dragonfly-1.40/mini.rdb", one)
+	var mu sync.Mutex
+	if err := set.Read(t.Context(), 2, nil, func(_ string, r *rdb.Reader) error {
+		shard := inspect.New(opts)
+		r.Observe(shard.Add)
+		for _, err := range r.Entries() {
+			if err != nil {
+				return err
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		merged.Merge(shard)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got, want := merged.Report(), one.Report()
+	if !reflect.DeepEqual(got, want) || want.Total.Keys < 30 {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 }

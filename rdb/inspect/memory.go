@@ -24,11 +24,15 @@ const (
 // Memory estimates how many bytes of memory a key, with its name and value, takes in a server that has loaded it: what MEMORY
 // USAGE with SAMPLES 0 answers in a 64-bit Redis of version 7 or 8 that uses jemalloc and its own default settings. Against
 // such servers the tests hold it: with names and values of many lengths it was within 3 % in all, and within 6 % for each type.
+// Valkey 8.1 and 9.1 took 27 % less than the estimate for the same keys.
 //
 // The rules: a string is allocated in jemalloc's size classes, with its header; a packed blob as it is; an element of a hash table, a
 // skiplist or a quicklist has its node, and the table has as many slots as the next power of two. Of the strings in a value
 // only their sum is known: they are taken to be of different lengths around the average. A value of a module, and those
 // that only Dragonfly has, are taken to need what they take in the stream, without more knowledge.
+//
+// The encoding is taken to be that of the stream. A server may choose another when it loads a stream that a server with other
+// limits, or of another kind, has written.
 //
 // Not in it, as in MEMORY USAGE: the share of a key in the table of all keys (8 to 16 bytes) and in that of expiries (about 40), and
 // what a live server allocates ahead, such as the 4 KiB of the last node of a stream that is written to.
