@@ -14,7 +14,7 @@ type ConvertOptions struct {
 	Policy   Policy
 	Policies map[Loss]Policy
 
-	// Keep lists the databases whose keys are converted; nil means all.
+	// DBs lists the databases whose keys are converted; nil means all.
 	DBs []int
 	// Match is a pattern of key names, as the KEYS command has it; empty means all.
 	Match string
