@@ -6,6 +6,8 @@
 // WriteRaw); element by element, whatever the encoding and the size (Elements); or, if it is small, whole (Value). Reading to io.EOF proves the stream: its
 // structure to the last byte, and its checksum. [Reader.Stats] tells what was in it.
 //
+// What each key takes can be watched meanwhile, at any level (Reader.Observe); package inspect makes a report of it.
+//
 //	r := rdb.NewReader(f, nil)
 //	for e, err := range r.Entries() {
 //		if err != nil {
