@@ -39,6 +39,10 @@ type loader struct {
 // startLoader starts a server that is as strict as it can be.
 func startLoader(t testing.TB, version string) *loader {
 	s := testserver.Start(t, version, "--databases", "1000", "--sanitize-dump-payload", "yes")
+	// Nothing is to vanish while it is looked at.
+	if err := s.Client(t).Do(t.Context(), "DEBUG", "SET-ACTIVE-EXPIRE", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
 	return &loader{s, filepath.Join(s.Dir, "dump.rdb")}
 }
 

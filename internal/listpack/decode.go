@@ -49,6 +49,11 @@ func Next(b []byte, p int) (s []byte, v int64, next int) {
 
 func nextLong(b []byte, p int) (s []byte, v int64, next int) {
 	rest := b[p:]
+	if n := int(entrySizes[rest[0]]); n > 0 && n < len(rest) && int(rest[n]) == n {
+		// A number: nothing follows its head but the byte that tells the length again.
+		_, _, v, _ = Head(rest)
+		return nil, v, p + n + 1
+	}
 	head, size, v, ok := Head(rest)
 	if !ok || size > uint64(len(rest)-head) {
 		return nil, 0, 0
@@ -138,23 +143,32 @@ func IsTail(b []byte, n uint64) bool {
 	return v == n
 }
 
+// entrySizes is how many bytes an entry takes, without the one behind it, by its first byte; 0 if that doesn't tell.
+var entrySizes = func() (all [256]uint8) {
+	for c := range 0x40 {
+		all[c], all[0x40+c] = 1, 1
+		all[0x80+c] = uint8(1 + c)
+	}
+	for c := 0xC0; c < 0xE0; c++ {
+		all[c] = 2
+	}
+	copy(all[0xF1:], []uint8{3, 4, 5, 9})
+	return all
+}()
+
 // Skip goes over up to n entries of b from p on, and returns where it is then, and how many it went over. It stops early where Next
 // gives none.
 func Skip(b []byte, p, n int) (next, skipped int) {
 	for skipped < n && uint(p) < uint(len(b)) {
-		c := b[p]
-		size := 1
-		if c >= 0x80 {
-			if c >= 0xC0 {
-				_, _, q := nextLong(b, p)
-				if q == 0 {
-					break
-				}
-				p = q
-				skipped++
-				continue
+		size := int(entrySizes[b[p]])
+		if size == 0 {
+			_, _, q := nextLong(b, p)
+			if q == 0 {
+				break
 			}
-			size += int(c & 0x3f)
+			p = q
+			skipped++
+			continue
 		}
 		if q := p + size; uint(q) >= uint(len(b)) || int(b[q]) != size {
 			break
