@@ -86,3 +86,55 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations for 10000 entries", n)
 	}
 }
+
+// TestNoAllocationsOfElements reads what every server wrote, over and over, as elements, without allocating anything once buffers
+// have grown to what the values need.
+func TestNoAllocationsOfElements(t *testing.T) {
+	read := 0
+	for _, f := range fixtures(t, 200<<10) {
+		if strings.HasSuffix(f.name, ".dfs") || f.data[0] != 'R' && f.data[0] != 'V' {
+			continue
+		}
+		begin := bytes.NewReader(f.data[:magicLen])
+		// The end is one byte, behind which a checksum stands since version 5.
+		end := len(f.data) - 1
+		if f.hasChecksum() {
+			end -= 8
+		}
+		if end <= magicLen || f.data[end] != opEOF || bytes.Contains(f.data, []byte("df-ver")) {
+			continue
+		}
+		body, at := f.data[magicLen:end], 0
+		r := NewReader(io.MultiReader(begin, readerFunc(func(p []byte) (int, error) {
+			n := copy(p, body[at:])
+			at = (at + n) % len(body)
+			return n, nil
+		})), nil)
+		keys := 0
+		step := func() {
+			e, err := r.Next()
+			if err == nil && e.Kind == KindKey {
+				keys++
+				for err == nil {
+					_, err = r.Element()
+				}
+			}
+			if err != nil && err != io.EOF {
+				t.Fatalf("%s: %v", f.name, err)
+			}
+		}
+		for start := r.Offset(); r.Offset() < start+3*int64(len(body))+1000; {
+			step()
+		}
+		keys = 0
+		if n := testing.AllocsPerRun(1000, step); n != 0 {
+			t.Errorf("%s: %v allocations an entry, want none", f.name, n)
+		}
+		if keys > 0 {
+			read++
+		}
+	}
+	if read < 40 {
+		t.Errorf("only %d files were read", read)
+	}
+}
