@@ -20,8 +20,8 @@ type CheckOptions struct {
 	// wrong then. 0 means any number.
 	Databases int
 
-	// MaxHeld is how many bytes of memory Check uses to find out whether anything is there twice: a key, or a member or
-	// field of one value. A string takes 16 bytes. 0 means 4 MiB.
+	// MaxHeld is how many bytes of memory Check uses, half for keys and half for the members or fields of one value, to find out
+	// whether anything is there twice; tables take up to 2 MiB more. A string takes 16 bytes. 0 means 4 MiB.
 	MaxHeld int
 	// Spool gives room for what is beyond MaxHeld, 16 bytes a key; it is asked for at most once, and Check closes it, but doesn't
 	// remove what is behind it.
@@ -48,6 +48,8 @@ type CheckOptions struct {
 // If there is no Spool and more strings than MaxHeld has room for have to be compared with each other, the stream is read to its
 // end all the same; if nothing else is wrong the error is a *TooLargeError then: what is there twice may not have been
 // found. All other errors are those of Next, and of the Spool.
+//
+// In a stream with a journal, as Dragonfly sends it to replicas, a key may be there twice: it was changed meanwhile.
 //
 // The contents of module values and of functions are nothing that can be checked without the server.
 func Check(r *Reader, opts *CheckOptions) error {
