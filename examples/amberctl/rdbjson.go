@@ -23,7 +23,7 @@ is told on standard error.`,
   diff <(amberctl rdb json a.rdb | sort) <(amberctl rdb json b.rdb | sort)`,
 		Args: takes(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w := jsonl.NewWriter(a.out, &jsonl.Options{Spool: newSpool})
+			w := jsonl.NewWriter(a.out, &jsonl.Options{Spool: newSpool, MaxHeld: 2 * spoolAfter})
 			functions := int64(0)
 			err := a.streams(cmd.Context(), args[0], 1, nil, func(_ string, r *rdb.Reader) error {
 				for e, err := range r.Entries() {
@@ -118,7 +118,7 @@ Without --db the key is looked for in all databases. If no database has it, the 
 
 // get prints the key from each database that has it, and returns how many these are.
 func (a *app) get(cmd *cobra.Command, f *getFlags, file string, name []byte) (found int, err error) {
-	w := jsonl.NewWriter(a.out, &jsonl.Options{Spool: newSpool})
+	w := jsonl.NewWriter(a.out, &jsonl.Options{Spool: newSpool, MaxHeld: 2 * spoolAfter})
 	defer func() {
 		if cerr := w.Close(); err == nil {
 			err = cerr
