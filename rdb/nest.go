@@ -281,23 +281,23 @@ func (n *nest) release(ok bool) {
 }
 
 // skipRecord consumes a record, or what goes before one.
-func (f *Reader) skipRecord(code uint8) bool {
-	f.frame = frameNone
+func (r *Reader) skipRecord(code uint8) bool {
+	r.frame = frameNone
 	ok := false
-	if e := &f.encodings[code]; e.frame != frameNone {
-		ok = f.nextKey(code, e)
+	if e := &r.encodings[code]; e.frame != frameNone {
+		ok = r.nextKey(code, e)
 	} else {
-		_, ok = f.opcode(code)
+		_, ok = r.opcode(code)
 	}
 	if !ok {
 		return false
 	}
-	if f.journal.end != 0 {
-		return f.skipJournalEntries()
+	if r.journal.end != 0 {
+		return r.skipJournalEntries()
 	}
-	frame := f.frame
-	f.frame = frameNone
-	return frame == frameNone || f.skipValue(frame)
+	frame := r.frame
+	r.frame = frameNone
+	return frame == frameNone || r.skipValue(frame)
 }
 
 // endsNested says why an input other than the stream has too few bytes.

@@ -229,10 +229,7 @@ func (r *Reader) next() bool {
 		}
 		code := r.buf[r.pos]
 		if e := &r.encodings[code]; e.frame != frameNone {
-			if !r.nextKey(code, e) {
-				return false
-			}
-			return true
+			return r.nextKey(code, e)
 		}
 		if code == opExpireMillis && r.end-r.pos > 8 {
 			// The only opcode that many keys have.

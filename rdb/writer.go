@@ -168,10 +168,7 @@ func (w *Writer) WriteRaw(e *Entry, payload []byte) error {
 		w.err = &CorruptError{Offset: w.Offset(), Key: string(e.Key), DB: e.DB, Why: why}
 		return w.err
 	}
-	body := payload[:len(payload)-footerLen]
-	if bytes.HasPrefix(body, e.Meta) {
-		body = body[len(e.Meta):]
-	}
+	body := bytes.TrimPrefix(payload[:len(payload)-footerLen], e.Meta)
 	if len(body) == 0 {
 		w.err = &CorruptError{Offset: w.Offset(), Key: string(e.Key), DB: e.DB, Why: "a DUMP payload has no value"}
 		return w.err

@@ -1,3 +1,4 @@
+// Package listpack reads and writes listpacks: strings and numbers in one blob, which small values are made of since Redis 7.0.
 package listpack
 
 import (

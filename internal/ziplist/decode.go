@@ -1,3 +1,4 @@
+// Package ziplist reads and writes ziplists, which small values were made of before Redis 7.0.
 package ziplist
 
 import (
