@@ -49,7 +49,8 @@ type CheckOptions struct {
 // end all the same; if nothing else is wrong the error is a *TooLargeError then: what is there twice may not have been
 // found. All other errors are those of Next, and of the Spool.
 //
-// In a stream with a journal, as Dragonfly sends it to replicas, a key may be there twice: it was changed meanwhile.
+// In a stream that has commands of a journal, as Dragonfly sends it to replicas, a key may be there twice: it was changed
+// meanwhile.
 //
 // The contents of module values and of functions are nothing that can be checked without the server.
 func Check(r *Reader, opts *CheckOptions) error {
@@ -431,7 +432,7 @@ func (c *Checker) other(e *Entry) bool {
 		if c.opts.Databases > 0 && e.DB >= c.opts.Databases {
 			return r.corrupt(fmt.Sprintf("it tells the size of database %d, and the server has %d", e.DB, c.opts.Databases))
 		}
-	case KindJournal, KindSyncEnd:
+	case KindJournal:
 		c.journal = true
 	case KindSlotInfo:
 		return c.slot(e.Slot)

@@ -482,7 +482,7 @@ func TestChecker(t *testing.T) {
 		}
 		return b.end()
 	}
-	journal := build("REDIS0009").bytes(0).str("key 7", "v").bytes(opSyncEnd).u64(0).bytes(0).str("key 7", "w").end()
+	journal := build("REDIS0009").bytes(0).str("key 7", "v").bytes(opJournal, 1).str("\x06\x00\x0a\x05\x01\x03\x09\x03SET\x03key\x03val").bytes(0).str("key 7", "w").end()
 	for _, c := range []struct {
 		want string
 		data [][]byte

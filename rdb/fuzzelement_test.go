@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -168,9 +169,12 @@ func FuzzCheck(f *testing.F) {
 		if _, err := elementLines(NewReader(bytes.NewReader(data), nil)); err != io.EOF {
 			t.Fatalf("it is right, but reading its elements gives %v", err)
 		}
-		out, _, err := convert(data, all[int(to)%len(all)], &ConvertOptions{Policy: DropDetail})
+		out, report, err := convert(data, all[int(to)%len(all)], &ConvertOptions{Policy: DropDetail})
 		if err != nil {
 			t.Fatalf("converting to %v: %v", all[int(to)%len(all)], err)
+		}
+		if slices.ContainsFunc(report.Losses, func(l LossReport) bool { return l.Loss == LossJournal }) {
+			return // what is there twice had a reason, and has none without the journal
 		}
 		if err := Check(NewReader(bytes.NewReader(out), nil), nil); err != nil {
 			t.Fatalf("converted to %v: %v", all[int(to)%len(all)], err)
