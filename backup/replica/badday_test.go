@@ -297,6 +297,12 @@ func (c cutter) listen(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
+// after returns what follows the first sep in b, or nothing.
+func after(b []byte, sep string) []byte {
+	_, rest, _ := bytes.Cut(b, []byte(sep))
+	return rest
+}
+
 // relay passes on what the server sends, up to the cut.
 func (c cutter) relay(client io.Writer, server io.Reader) {
 	var seen []byte // all of it: the snapshots are small
@@ -307,9 +313,11 @@ func (c cutter) relay(client io.Writer, server io.Reader) {
 		seen = append(seen, buf[:n]...)
 		until := len(seen)
 		if i := bytes.Index(seen, []byte("+FULLRESYNC")); i >= 0 {
-			if j := bytes.Index(seen[i:], []byte("\r\n$")); j >= 0 {
-				if k := bytes.Index(seen[i+j+2:], []byte("\r\n")); k >= 0 {
-					begin := i + j + 2 + k + 2
+			// Behind that line a server that is busy sends line feeds, until its snapshot is ready.
+			line := len(seen[i:]) - len(bytes.TrimLeft(after(seen[i:], "\r\n"), "\n"))
+			if rest := seen[i+line:]; len(rest) > 0 && rest[0] == '$' {
+				if k := bytes.Index(rest, []byte("\r\n")); k >= 0 {
+					begin := i + line + k + 2
 					if c.dropLast > 0 {
 						until = max(begin, len(seen)-int(c.dropLast))
 					} else if until = begin + int(c.keep); until <= len(seen) {
