@@ -208,6 +208,26 @@ func TestNested(t *testing.T) {
 	}
 }
 
+// TestChunkIDsAreUsedAgain has two values in chunks of one id, both passed on the way to the end of another: what lies between them stays
+// between them.
+func TestChunkIDsAreUsedAgain(t *testing.T) {
+	set := func(name string) string { return string(build("").bytes(2).str(name).len(2).str("a", "b").b) }
+	a, b := set("first"), set("second")
+	data := build("REDIS0009").bytes(opAux).str("df-ver", "df-v1.40.0").
+		chunk(1, a[:9]).chunk(2, b[:10]).chunk(2, b[10:]).bytes(0).str("third", "v").chunk(2, set("fourth")).chunk(1, a[9:]).
+		bytes(opEOF).u64(0).b
+	var got []string
+	for e, err := range NewReader(bytes.NewReader(data), nil).Entries() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(e.Key))
+	}
+	if s := strings.Join(got, " "); s != "df-ver first second third fourth" {
+		t.Error(s)
+	}
+}
+
 // spoolFile opens spools that are files.
 func spoolFile(t testing.TB) func() (Spool, error) {
 	return func() (Spool, error) {

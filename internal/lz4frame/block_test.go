@@ -8,6 +8,40 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
+// checkEnd holds a block against the two rules of its end that decoders rely on and the library doesn't check: the last five bytes are
+// literals, and the last match begins at least twelve bytes before the end.
+func checkEnd(t testing.TB, block []byte, size int) {
+	t.Helper()
+	long := func(n, p int) (int, int) {
+		for n >= 15 {
+			n += int(block[p])
+			p++
+			if block[p-1] != 255 {
+				break
+			}
+		}
+		return n, p
+	}
+	out, match := 0, 0
+	for p := 0; p < len(block); {
+		token := block[p]
+		literals, at := long(int(token>>4), p+1)
+		p = at + literals
+		out += literals
+		if p == len(block) {
+			if match > 0 && (literals < 5 || match > size-12) {
+				t.Fatalf("a block of %d bytes ends with %d literals, behind a match at %d", size, literals, match)
+			}
+			return
+		}
+		match = out
+		n, at := long(int(token&15), p+2)
+		p = at
+		out += n + minMatch
+	}
+	t.Fatal("a block ends with a match")
+}
+
 // roundTrip compresses src into just as much room as it gets, and lets the library expand it.
 func roundTrip(t testing.TB, e *blockEncoder, src []byte, room int) int {
 	t.Helper()
@@ -26,6 +60,7 @@ func roundTrip(t testing.TB, e *blockEncoder, src []byte, room int) int {
 	if err != nil || !bytes.Equal(got[:m], src) {
 		t.Fatalf("%d bytes: they come back as %d, %v", len(src), m, err)
 	}
+	checkEnd(t, dst[:n], len(src))
 	return n
 }
 
