@@ -83,24 +83,25 @@ func (r *Reader) readTemplateNames(names []byte, limit int64) (_ []byte, n uint6
 		if !ok {
 			return nil, 0, false
 		}
-		count, ok := countListpack(b)
-		if !ok {
-			return nil, 0, r.corrupt("the field names of a hash template are no listpack")
+		size, count := uint64(0), 0
+		if len(b) > listpack.HeaderSize {
+			size, count = listpack.Header(b)
 		}
-		n = count
-		for p := listpack.HeaderSize; ; {
+		p := listpack.HeaderSize
+		for {
 			s, number, next := listpack.Next(b, p)
 			if next == 0 {
-				if p != len(b)-1 {
-					return nil, 0, r.corrupt("the field names of a hash template are no listpack")
-				}
 				break
 			}
 			if s == nil {
 				s = strconv.AppendInt(r.val.fieldText[:0], number, 10)
 			}
 			keep(s)
+			n++
 			p = next
+		}
+		if size != uint64(len(b)) || p != len(b)-1 || b[p] != listpack.EndMark || count != listpack.Unknown && uint64(count) != n {
+			return nil, 0, r.corrupt("the field names of a hash template are no listpack")
 		}
 	case 1:
 		if n, ok = r.length(); !ok {

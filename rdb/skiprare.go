@@ -1,7 +1,6 @@
 package rdb
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 )
@@ -121,46 +120,6 @@ func (r *Reader) readTemplate() bool {
 func (r *Reader) templateFields() (n uint64, ok bool) {
 	_, n, ok = r.readTemplateNames(nil, 0)
 	return n, ok
-}
-
-// countListpack returns the number of entries of a listpack, which it walks: the count in its header may be unknown.
-func countListpack(b []byte) (n uint64, ok bool) {
-	if len(b) < 7 || uint64(binary.LittleEndian.Uint32(b)) != uint64(len(b)) {
-		return 0, false
-	}
-	for p := uint64(6); p < uint64(len(b)); n++ {
-		size := uint64(0) // of encoding and data
-		switch c := b[p]; {
-		case c < 0x80:
-			size = 1
-		case c < 0xC0:
-			size = 1 + uint64(c&0x3f)
-		case c < 0xE0:
-			size = 2
-		case c < 0xF0:
-			if p+1 >= uint64(len(b)) {
-				return 0, false
-			}
-			size = 2 + (uint64(c&0x0f)<<8 | uint64(b[p+1]))
-		case c == 0xF0:
-			if p+5 > uint64(len(b)) {
-				return 0, false
-			}
-			size = 5 + uint64(binary.LittleEndian.Uint32(b[p+1:]))
-		case c <= 0xF4:
-			size = [...]uint64{3, 4, 5, 9}[c-0xF1]
-		case c == 0xFF:
-			header := binary.LittleEndian.Uint16(b[4:])
-			return n, p+1 == uint64(len(b)) && (header == 0xFFFF || uint64(header) == n)
-		default:
-			return 0, false
-		}
-		p += size
-		for ; size > 0; size >>= 7 { // its length again, seven bits a byte, to walk backwards
-			p++
-		}
-	}
-	return 0, false
 }
 
 // skipBloom consumes a bloom filter of Dragonfly.
