@@ -2,6 +2,7 @@ package rdb
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -206,5 +207,27 @@ func TestRareEntries(t *testing.T) {
 	}
 	if id := ModuleID(0x1234567890ABCDEF); id.Name() != "EjRWeJCrz" || id.Version() != 495 {
 		t.Errorf("module %s %d, want EjRWeJCrz 495", id.Name(), id.Version())
+	}
+}
+
+// TestTemplateNames refuses field names of a hash template that are no listpack.
+func TestTemplateNames(t *testing.T) {
+	good := packedList("name", "value")
+	counts := []byte(good)
+	counts[4]++
+	sizes := []byte(good)
+	sizes[0]++
+	for name, names := range map[string]string{
+		"counts one more": string(counts), "is one byte longer than it is": string(sizes), "is cut": good[:len(good)-1], "goes on": good + "x",
+		"is empty": "", "has no entries": packedList(),
+	} {
+		for _, data := range [][]byte{
+			build("REDIS0015").bytes(opHashTemplate).len(9, 0).str(names).end(),
+			build("REDIS0015").bytes(29).str("key").len(0).str(names, "listpack").end(),
+		} {
+			if err := readAny(t, data); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "hash template") {
+				t.Errorf("one that %s: %v", name, err)
+			}
+		}
 	}
 }
