@@ -31,8 +31,10 @@ type Server struct {
 	// can be sent signals; it leads a process group to which its forked children belong.
 	Cmd *exec.Cmd
 
-	args     []string      // everything on its command line
-	lock     *os.File      // holds the port for this server, also while it is down
+	args     []string // everything on its command line
+	lock     *os.File // holds the port for this server, also while it is down
+	busLock  *os.File // and that of its cluster bus, if it is a node of a cluster
+	bus      int
 	exited   chan struct{} // closed when the process has ended and was waited for
 	watchdog *exec.Cmd     // kills the server should this process die without cleaning up
 	stdin    *os.File      // the watchdog's: it ends with this process
@@ -71,6 +73,14 @@ func launch(version, dir string, sec *TLS, until string, args []string) (*Server
 		}
 		s.Addr = net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
 		s.args = append([]string{program}, s.defaults()...)
+		if slices.Contains(args, "--cluster-enabled") {
+			// By default it is 10000 higher, which may be a port that Linux gave to an outgoing connection.
+			if s.bus, s.busLock, err = freePort(); err != nil {
+				s.Close()
+				return nil, err
+			}
+			s.args = append(s.args, "--cluster-port", strconv.Itoa(s.bus))
+		}
 		s.args = append(s.args, args...)
 		if i := slices.Index(args, "--requirepass"); i >= 0 && i+1 < len(args) {
 			s.Password = args[i+1]
@@ -80,8 +90,7 @@ func launch(version, dir string, sec *TLS, until string, args []string) (*Server
 			return s, nil
 		}
 		s.Close()
-		// The port was free a moment ago, but not everybody takes our locks. The bus port of a cluster node is not ours to
-		// choose and may be taken too.
+		// The port was free a moment ago, but not everybody takes our locks.
 		if !errors.Is(err, errPortTaken) || attempt == 9 {
 			return nil, err
 		}
@@ -213,9 +222,11 @@ func (s *Server) Exited() <-chan struct{} { return s.exited }
 // Close kills the server and lets go of its port.
 func (s *Server) Close() {
 	s.Kill()
-	if s.lock != nil {
-		unlock(s.lock)
-		s.lock = nil
+	for _, lock := range []**os.File{&s.lock, &s.busLock} {
+		if *lock != nil {
+			unlock(*lock)
+			*lock = nil
+		}
 	}
 }
 
@@ -238,9 +249,9 @@ func tail(text []byte, n int) string {
 
 // freePort finds a port that nobody listens on and locks it against other users of this package in any process, so that a
 // server that restarts finds it free. The ports are below those that Linux gives to outgoing connections, for the
-// same reason; the bus port of a cluster node is 10000 higher.
+// same reason.
 func freePort() (int, *os.File, error) {
-	dir := filepath.Join(os.TempDir(), "amber-testserver-"+strconv.Itoa(os.Getuid()))
+	dir := lockDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, nil, err
 	}
@@ -260,6 +271,9 @@ func freePort() (int, *os.File, error) {
 	}
 	return 0, nil, errors.New("no free port between 20000 and 31999 on 127.0.0.1")
 }
+
+// lockDir is where the locks of ports are.
+func lockDir() string { return filepath.Join(os.TempDir(), "amber-testserver-"+strconv.Itoa(os.Getuid())) }
 
 // FreeAddr returns a host:port on 127.0.0.1 that nobody listens on, for a test that needs a place where no server is.
 func FreeAddr() (string, error) {

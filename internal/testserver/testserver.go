@@ -64,13 +64,18 @@ func start(t testing.TB, version, dir string, sec *TLS, until string, args []str
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAfter(t, s)
+	return s
+}
+
+// closeAfter closes a server with the test.
+func closeAfter(t testing.TB, s *Server) {
 	t.Cleanup(func() {
 		s.Close()
 		if t.Failed() {
 			t.Logf("the log of %s at %s ends\n%s", s.Version, s.Addr, tail([]byte(s.Log()), 30))
 		}
 	})
-	return s
 }
 
 // Restart kills the server if it runs and starts it with the same arguments on the same port and in the same directory.

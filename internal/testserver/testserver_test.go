@@ -264,44 +264,71 @@ func TestMissingServer(t *testing.T) {
 	}
 }
 
-// TestNoServerOutlivesItsTest kills a process that runs a server and looks for the server.
+// TestNoServerOutlivesItsTest kills a process that runs a server and a cluster and looks for them.
 func TestNoServerOutlivesItsTest(t *testing.T) {
 	if dir := os.Getenv("TESTSERVER_CHILD"); dir != "" {
-		s := StartIn(t, "redis-7.0", dir)
-		if err := os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(s.Cmd.Process.Pid)), 0o600); err != nil {
+		var pids []string
+		for _, s := range append(StartCluster(t, "redis-8.0", 2, 1).Nodes(), StartIn(t, "redis-7.0", dir)) {
+			pids = append(pids, strconv.Itoa(s.Cmd.Process.Pid))
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pids"), []byte(strings.Join(pids, " ")+" all"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		select {}
 	}
 	dir := t.TempDir()
+	if err := os.MkdirAll(lockDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestNoServerOutlivesItsTest$")
-	cmd.Env = append(os.Environ(), "TESTSERVER_CHILD="+dir)
+	// Directories of tests that are killed stay, so they are put where this test removes them. Locks stay where they are.
+	if err := os.Symlink(lockDir(), filepath.Join(dir, filepath.Base(lockDir()))); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "TESTSERVER_CHILD="+dir, "TMPDIR="+dir)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
-	Eventually(t, readyWithin, "the child has a server", func() error {
-		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+	var pids []int
+	Eventually(t, readyWithin, "the child has servers", func() error {
+		text, err := os.ReadFile(filepath.Join(dir, "pids"))
 		if err != nil {
 			return err
 		}
-		pid, err = strconv.Atoi(string(text))
-		return err
-	})
-	if err := syscall.Kill(pid, 0); err != nil {
-		t.Fatalf("the server is not there: %v", err)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	Eventually(t, 10*time.Second, "the server is gone", func() error {
-		if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(state), ") Z ") {
-			return nil // dead; whoever adopted it has not asked yet
+		list, ok := strings.CutSuffix(string(text), " all")
+		if !ok {
+			return errors.New("it has not yet written all")
 		}
-		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("process %d: %v", pid, err)
+		for word := range strings.FieldsSeq(list) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				return err
+			}
+			pids = append(pids, pid)
 		}
 		return nil
 	})
+	if len(pids) != 5 {
+		t.Fatalf("the child has servers %v", pids)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); err != nil {
+			t.Fatalf("server %d is not there: %v", pid, err)
+		}
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	for _, pid := range pids {
+		Eventually(t, 10*time.Second, "the server is gone", func() error {
+			if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(state), ") Z ") {
+				return nil // dead; whoever adopted it has not asked yet
+			}
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d: %v", pid, err)
+			}
+			return nil
+		})
+	}
 }
 
 func TestWriteLoad(t *testing.T) {
