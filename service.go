@@ -152,8 +152,8 @@ type RestoreRequest struct {
 	// Loader puts the data into the target in another way.
 	Loader restore.Loader
 
-	// Replace lets go of what the target holds, once the backup is verified. Without it a target with data is refused.
-	Replace bool
+	// Conflict says what becomes of data that the target holds. Without it a target with data is refused.
+	Conflict restore.Conflict
 	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
 	Progress func(Progress)
 }
@@ -176,7 +176,7 @@ func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Repor
 			return nil, err
 		}
 	}
-	rep, err := s.restorer.Restore(ctx, q.Backup, q.Loader, &restore.Options{Replace: q.Replace, Progress: s.watch("restore", q.Progress).restore})
+	rep, err := s.restorer.Restore(ctx, q.Backup, q.Loader, &restore.Options{Conflict: q.Conflict, Progress: s.watch("restore", q.Progress).restore})
 	if err != nil {
 		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}

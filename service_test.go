@@ -181,7 +181,7 @@ func TestServiceCalls(t *testing.T) {
 	if err := server.Client(t).Set(ctx, "later", "1", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = service.Restore(ctx, amber.RestoreRequest{Backup: ids[0], To: server.Options(), Replace: true, Progress: progress}); err != nil {
+	if _, err = service.Restore(ctx, amber.RestoreRequest{Backup: ids[0], To: server.Options(), Conflict: restore.Replace, Progress: progress}); err != nil {
 		t.Errorf("replacing: %v", err)
 	}
 	if n := server.Client(t).Exists(ctx, "later").Val(); n != 0 {

@@ -59,7 +59,7 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	if err := src.end(stats.Bytes); err != nil {
 		return Contents{}, err
 	}
-	return contents(in.Dialect(), stats), nil
+	return ContentsOf(in.Dialect(), stats), nil
 }
 
 // tracked knows how much was read of a stream and how it ended.
@@ -90,7 +90,8 @@ func (t *tracked) end(size int64) error {
 	return nil
 }
 
-func contents(dialect rdb.Dialect, s rdb.Stats) Contents {
+// ContentsOf says what a reader of a stream of the given dialect has seen.
+func ContentsOf(dialect rdb.Dialect, s rdb.Stats) Contents {
 	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, Functions: s.Functions}
 	for _, db := range s.DBs {
 		d := DB{Index: db.DB, Keys: db.Keys, Expires: db.Expires, Types: map[string]int64{}}

@@ -1,8 +1,11 @@
 // Package restore puts a backup into a target.
 //
-// A [Loader] is one way to put a snapshot into one target: package feed lets the target replicate from Amber. A
-// loader of your own proves itself with loadertest.Run. A [Restorer] opens a backup, verifies the whole of it, and only
-// then lets a loader touch the target.
+// A [Loader] is one way to put a snapshot into one target: package feed lets the target replicate from Amber, package
+// command sends it RESTORE and plain commands, package dumpfile writes a file for a server to start from. A
+// loader of your own proves itself with loadertest.Run.
+//
+// A [Restorer] opens a backup, looks at the target, verifies the whole of the backup, selects and converts what the caller and the target
+// ask for, and only then lets a loader touch the target. In the end it holds what the target has against the backup.
 package restore
 
 import (
@@ -19,23 +22,26 @@ import (
 var (
 	// ErrNotVerified: the backup is not what its manifest says, or is not ready.
 	ErrNotVerified = errors.New("backup does not verify")
-	// ErrNotEmpty: the target holds data, and the caller didn't say Replace.
+	// ErrNotEmpty: the target holds data, and the caller said nothing about it. See Options.Conflict.
 	ErrNotEmpty = errors.New("target is not empty")
 	// ErrRefused: the target can't take this backup by this loader. See Verdict.
 	ErrRefused = errors.New("target can't take the backup")
+	// ErrNotAccepted: the target can take the backup, but not without what a warning tells, and the caller didn't accept that. See
+	// Options.Accept.
+	ErrNotAccepted = errors.New("a warning was not accepted")
 )
 
 // A Loader is one way to put a snapshot into one target.
 type Loader interface {
-	// Check looks at the target and says whether Load can work. It changes nothing there. The error is about looking; a target
-	// that can't take the backup is a Verdict with a failed point.
+	// Check looks at the target and says whether Load can work. It changes nothing there that lasts. The error is about looking; a
+	// target that can't take the backup is a Verdict with a failed point.
 	Check(ctx context.Context, need Requirements) (Verdict, error)
 
-	// Load puts the snapshot into the target. The caller has verified src. Load checks the target itself, right before
-	// it writes: a target that holds data is refused with ErrNotEmpty unless opts.Replace is set, one
-	// that Check would fail with ErrRefused. A nil opts means the defaults.
+	// Load puts the snapshot into the target. The caller has verified src, and made of it what the loader's Verdict
+	// asked for. Load checks the target itself, right before it writes: one that Verdict.Err would refuse is refused with the same
+	// error. A nil opts means the defaults. Of opts, Conflict, Accept and Progress are the loader's business; the rest was done by the caller.
 	//
-	// It returns nil only if the target holds exactly what src does, compared by the keys of each database. Once
+	// It returns nil only if the target has taken all of src, as far as Options.Conflict lets it. Once
 	// something was changed at the target every error is a *PartialError. It returns within a second of ctx being
 	// cancelled, plus the time that bringing the target back into a known state takes, at most a few seconds.
 	Load(ctx context.Context, src Source, opts *Options) (*Report, error)
@@ -43,61 +49,12 @@ type Loader interface {
 
 // A Source is a verified backup, as a loader reads it.
 type Source interface {
-	// Backup returns the manifest. The loader doesn't change it.
+	// Backup returns the manifest, of what is to be loaded: if that was selected or converted, its counts, parts and sizes are
+	// those of the result. The loader doesn't change it.
 	Backup() *catalog.Backup
-	// Open reads a part as the data store sent it: decompressed, and proved against the manifest's hash by the
+	// Open reads a part: decompressed, converted where that was asked for, and proved against the manifest's hash by the
 	// time Read returns io.EOF. It may be called several times. The caller closes the reader.
 	Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error)
-}
-
-// Requirements are what a target has to offer for a backup.
-type Requirements struct {
-	Backup  *catalog.Backup
-	Replace bool // data that the target holds is no reason to fail
-}
-
-// A Level says how a point of a Verdict came out.
-type Level string
-
-// The levels of a point.
-const (
-	Pass Level = "pass"
-	Warn Level = "warn"
-	Fail Level = "fail"
-)
-
-// A Point is one thing that a loader looked at.
-type Point struct {
-	Name   string `json:"name"`   // such as "empty", "rdb-version", "databases"
-	Level  Level  `json:"level"`  //
-	Detail string `json:"detail"` // what was found and, unless it passed, what to do
-}
-
-// A Verdict says whether a target can take a backup, point by point.
-type Verdict struct {
-	Points []Point `json:"points"`
-}
-
-// Err returns nil if no point failed, else an error with the details of those that did. It wraps ErrNotEmpty if
-// the point called "empty" failed, and ErrRefused otherwise.
-func (v Verdict) Err() error {
-	var errs []error
-	for _, p := range v.Points {
-		switch {
-		case p.Level != Fail:
-		case p.Name == "empty":
-			errs = append(errs, fmt.Errorf("%w: %s", ErrNotEmpty, p.Detail))
-		default:
-			errs = append(errs, fmt.Errorf("%w: %s: %s", ErrRefused, p.Name, p.Detail))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Options are the choices of a restore.
-type Options struct {
-	Replace  bool           // let go of what the target holds, after the backup was verified
-	Progress func(Progress) // called now and then, from one goroutine at a time; may be nil
 }
 
 // A Stage is a step of a restore, for Progress.
@@ -105,11 +62,13 @@ type Stage string
 
 // The stages of a restore, in order.
 const (
-	StageVerify Stage = "verify" // reading and proving the whole backup
-	StageCheck  Stage = "check"  // looking at the target
-	StageLoad   Stage = "load"   // the target takes the data
-	StageCount  Stage = "count"  // comparing what is there with the manifest
-	StageDone   Stage = "done"
+	StageCheck   Stage = "check"   // looking at the target
+	StageVerify  Stage = "verify"  // reading and proving the whole backup
+	StageSafety  Stage = "safety"  // the target's own data is backed up first
+	StageLoad    Stage = "load"    // the target takes the data
+	StageCount   Stage = "count"   // comparing the number of keys with the manifest
+	StageCompare Stage = "compare" // comparing values with those of the backup
+	StageDone    Stage = "done"
 )
 
 // Progress tells how far a restore is.
@@ -117,19 +76,49 @@ type Progress struct {
 	Stage Stage
 	Bytes int64 // of this stage, done: as stored while verifying, as the source sent them while loading
 	Total int64 // of this stage
-	Keys  int64 // parsed or loaded so far, where known
+	Keys  int64 // parsed, loaded or compared so far, where known
 }
 
-// A Report says what a restore did.
+// A Report says what a restore did. The loader tells of itself; the Restorer adds the rest.
 type Report struct {
-	Backup   catalog.ID    `json:"backup"`
-	Target   string        `json:"target"` // host:port
-	Method   string        `json:"method"` // the loader: "feed"
-	Keys     int64         `json:"keys"`   // that the target held when all was loaded; some may have been past their expiry
-	Bytes    int64         `json:"bytes"`  // sent to the target
+	Backup  catalog.ID `json:"backup"`
+	Target  string     `json:"target"` // host:port, or what else the loader writes to
+	Method  string     `json:"method"` // the loader: "feed", "command", "dumpfile"
+	Dialect string     `json:"dialect,omitempty"`
+
+	Keys        int64        `json:"keys"`                  // written to the target; some may have been past their expiry when they got there
+	Functions   int64        `json:"functions"`             // libraries, written
+	DBs         []catalog.DB `json:"dbs,omitempty"`         // the keys written, by database and type
+	Filtered    int64        `json:"filtered,omitempty"`    // keys left out by the selection
+	Expired     int64        `json:"expired,omitempty"`     // keys left out because they had expired when the restore began
+	Skipped     int64        `json:"skipped,omitempty"`     // keys left alone because the target had one of that name
+	Overwritten int64        `json:"overwritten,omitempty"` // keys of the target that were replaced, where it tells
+	Converted   int64        `json:"converted,omitempty"`   // keys encoded anew for the target, or written by plain commands
+	Losses      []LossReport `json:"losses,omitempty"`      // what the target can't hold
+	Proof       Proof        `json:"proof"`                 // the comparison afterwards
+
+	Bytes    int64         `json:"bytes"`  // of the snapshot, as the target got it
 	Verify   time.Duration `json:"verify"` // time that proving the backup took, in nanoseconds
 	Load     time.Duration `json:"load"`   // from the first command to the target until it was ready for clients
+	Safety   catalog.ID    `json:"safetyBackup,omitempty"`
 	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// A LossReport tells what of a backup the target doesn't hold after a restore, and of how many keys.
+type LossReport struct {
+	Name    string   `json:"name"` // as the point of the Verdict: see package rdb's Loss
+	Count   int64    `json:"count"`
+	Skipped int64    `json:"skipped,omitempty"` // keys of these that were left out altogether
+	Keys    []string `json:"keys,omitempty"`    // the first of them, at most ten, as "database/name"
+}
+
+// A Proof says what was compared after loading.
+type Proof struct {
+	Counted  bool          `json:"counted"`  // the keys of each database
+	Compared int64         `json:"compared"` // keys whose type, value and expiry were held against the backup's
+	Expired  int64         `json:"expired"`  // of the keys chosen, those that expired meanwhile
+	Changed  int64         `json:"changed"`  // of the keys chosen, those that were nothing to compare: the target had its own
+	Took     time.Duration `json:"took"`     // in nanoseconds
 }
 
 // A TargetState says what a target holds after a restore that didn't end well.
@@ -150,6 +139,8 @@ type PartialError struct {
 	State  TargetState // what it holds now
 	Keys   int64       // that it holds now; -1 if unknown
 	Detail string      // what else was left different from before, and what to do; may be empty
+	Failed []string    // the first keys that the target didn't take, as "database/name: why"; may be empty
+	Safety catalog.ID  // the backup of the target's own data that was made before; may be empty
 	Err    error       // what went wrong first
 }
 
@@ -159,8 +150,18 @@ func (e *PartialError) Error() string {
 	if e.Keys >= 0 {
 		s += fmt.Sprintf(" (%d keys)", e.Keys)
 	}
+	for i, failed := range e.Failed {
+		if i == 3 {
+			s += fmt.Sprintf("; and %d more keys", len(e.Failed)-i)
+			break
+		}
+		s += "; " + failed
+	}
 	if e.Detail != "" {
 		s += "; " + e.Detail
+	}
+	if e.Safety != "" {
+		s += fmt.Sprintf("; what it held before is backup %s", e.Safety)
 	}
 	return s
 }

@@ -88,11 +88,11 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 	// The target is asked first, because a refusal should not wait for the verification of a large backup; the loader
 	// asks again right before it writes.
 	report(opts.Progress, Progress{Stage: StageCheck})
-	verdict, err := loader.Check(ctx, Requirements{Backup: b, Replace: opts.Replace})
+	verdict, err := loader.Check(ctx, Requirements{Backup: b, Options: opts})
 	if err != nil {
 		return nil, fmt.Errorf("looking at the target: %w", err)
 	}
-	if err := verdict.Err(); err != nil {
+	if err := verdict.Err(opts); err != nil {
 		return nil, err
 	}
 	start := r.now()

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/restore"
 )
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -19,6 +20,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		id, method         string
 		q                  amber.RestoreRequest
 		listenCert, lisKey string
+		replace            bool
 	)
 	cmd := &cobra.Command{
 		Use:   "restore BACKUP --to URL",
@@ -41,6 +43,9 @@ reach this machine: --listen and --advertise say how, where that is not evident.
 			var err error
 			if q.To, err = a.options(&to); err != nil {
 				return err
+			}
+			if replace {
+				q.Conflict = restore.Replace
 			}
 			if q.TLS, err = listenerTLS(listenCert, lisKey, to.caCert); err != nil {
 				return err
@@ -75,7 +80,7 @@ reach this machine: --listen and --advertise say how, where that is not evident.
 	to.add(cmd, "to", "the server that takes the data")
 	flags := cmd.Flags()
 	flags.StringVar(&id, "id", "", "the data store, if BACKUP is a name")
-	flags.BoolVar(&q.Replace, "replace", false, "let go of all data that the server holds")
+	flags.BoolVar(&replace, "replace", false, "let go of all data that the server holds")
 	flags.StringVar(&method, "method", "feed", "how the data goes into the server")
 	flags.StringVar(&q.Listen, "listen", "", "host:port to listen on for the server; any free port of all interfaces by default")
 	flags.StringVar(&q.Advertise, "advertise", "", "host or host:port under which the server reaches this machine; found out by default")

@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/internal/replication"
+	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/restore"
 	"github.com/redis/go-redis/v9"
 )
@@ -121,14 +122,14 @@ func New(cfg Config) (*Loader, error) {
 // sends a REPLICAOF and a CONFIG SET that can't succeed. A target that can't be reached fails the point "reachable". The
 // error is that of a target that went away while it was asked, or ctx's.
 func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.Verdict, error) {
-	a := newAdmin(l.cfg.Options, l.cfg.Stall)
-	defer a.close()
+	a := target.New(l.cfg.Options, l.cfg.Stall)
+	defer a.Close()
 	_, verdict, err := l.examine(ctx, a, need)
 	return verdict, err
 }
 
 // examine asks the target and judges the answers. The target is nil if it couldn't be reached.
-func (l *Loader) examine(ctx context.Context, a *admin, need restore.Requirements) (*target, restore.Verdict, error) {
+func (l *Loader) examine(ctx context.Context, a *target.Conn, need restore.Requirements) (*facts, restore.Verdict, error) {
 	if need.Backup == nil {
 		return nil, restore.Verdict{}, errors.New("feed: there is no manifest of the backup to look at")
 	}
@@ -140,7 +141,7 @@ func (l *Loader) examine(ctx context.Context, a *admin, need restore.Requirement
 	if ctx.Err() != nil {
 		return nil, restore.Verdict{}, ctx.Err()
 	}
-	if a.reached && !refused(err) {
+	if a.Reached() && !target.Refused(err) {
 		return nil, restore.Verdict{}, fmt.Errorf("asking the target %s: %w", l.target(), err)
 	}
 	return nil, restore.Verdict{Points: []restore.Point{{Name: "reachable", Level: restore.Fail, Detail: unreachable(err)}}}, nil

@@ -170,4 +170,4 @@ func spool(t *testing.T, c *redis.Client, img *image) *image {
 	return &large
 }
 
-var replace = &restore.Options{Replace: true}
+var replace = &restore.Options{Conflict: restore.Replace}

@@ -39,7 +39,7 @@ func (r *run) advertised(listener net.Listener) (host, port string, err error) {
 	if ip, err := netip.ParseAddr(listenHost); err == nil && !ip.IsUnspecified() {
 		return listenHost, port, nil
 	}
-	ip, ok := ipOf(r.admin.local)
+	ip, ok := ipOf(r.admin.Local())
 	if !ok {
 		return "", "", errors.New("the connection to the target doesn't tell under which address it can reach us: set Config.Advertise")
 	}
@@ -57,7 +57,7 @@ func ipOf(addr net.Addr) (netip.Addr, bool) {
 
 // admit decides by what is known of the target whether a replica without a password is it.
 func (r *run) admit(h replication.Hello) error {
-	target, ok1 := ipOf(r.admin.remote)
+	target, ok1 := ipOf(r.admin.Remote())
 	from, ok2 := ipOf(h.Addr)
 	if !ok1 || !ok2 || target.WithZone("") != from.WithZone("") {
 		return errors.New("it doesn't come from the target's address")

@@ -12,6 +12,7 @@ import (
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/replication"
 	"github.com/amberkv/amber/internal/resp"
+	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/restore"
 )
 
@@ -31,11 +32,11 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 		return nil, fmt.Errorf("%w: a restore into it is under way", restore.ErrRefused)
 	}
 	defer l.busy.Unlock()
-	a := newAdmin(l.cfg.Options, l.cfg.Stall)
-	defer a.close()
-	t, verdict, err := l.examine(ctx, a, restore.Requirements{Backup: src.Backup(), Replace: opts.Replace})
+	a := target.New(l.cfg.Options, l.cfg.Stall)
+	defer a.Close()
+	t, verdict, err := l.examine(ctx, a, restore.Requirements{Backup: src.Backup(), Options: opts})
 	if err == nil {
-		err = verdict.Err()
+		err = verdict.Err(opts)
 	}
 	if err != nil {
 		return nil, err
@@ -95,8 +96,8 @@ func (b *begun) Read(p []byte) (int, error) {
 }
 
 // wanted returns the counts that the manifest tells.
-func wanted(b *catalog.Backup) counts {
-	c := counts{}
+func wanted(b *catalog.Backup) target.Counts {
+	c := target.Counts{}
 	for _, db := range b.DBs {
 		if db.Keys > 0 {
 			c[db.Index] = db.Keys
@@ -108,13 +109,13 @@ func wanted(b *catalog.Backup) counts {
 // A run is one restore.
 type run struct {
 	*Loader
-	admin  *admin
-	target *target // as it was before
+	admin  *target.Conn
+	target *facts // as it was before
 	opts   *restore.Options
 	in     io.Reader
 	backup *catalog.Backup
 	size   int64
-	want   counts
+	want   target.Counts
 	method method
 	group  sync.WaitGroup
 
@@ -143,7 +144,7 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 		return nil, err
 	}
 	r.log.Info("restore begins", "backup", r.backup.ID, "target", r.target.addr, "listen", listener.Addr().String(),
-		"bytes", r.size, "replace", r.opts.Replace, "load", r.method.mode)
+		"bytes", r.size, "replace", (r.opts.Conflict == restore.Replace), "load", r.method.mode)
 	start := clock.System()
 	primary := &replication.Primary{Listener: listener, Timeout: r.cfg.Stall, Handshake: r.cfg.Contact}
 	if err := r.prepare(ctx, primary); err != nil {
@@ -168,7 +169,7 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	}
 
 	// The data is there. From here on cancelling would only leave the target in our hands.
-	report := &restore.Report{Backup: r.backup.ID, Target: r.target.addr, Method: "feed", Keys: got.total(), Bytes: r.size}
+	report := &restore.Report{Backup: r.backup.ID, Target: r.target.addr, Method: "feed", Keys: got.Total(), Bytes: r.size}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Grace)
 	defer cancel()
 	if err := r.release(finish); err != nil {
@@ -207,13 +208,13 @@ func (r *run) follow(ctx context.Context, primary *replication.Primary, host, po
 	})
 	wasChanged := r.changed
 	r.changed, r.following = true, true
-	_, err := r.admin.do(ctx, "REPLICAOF", host, port)
+	_, err := r.admin.Do(ctx, "REPLICAOF", host, port)
 	if err != nil {
 		cancel()
 		if res := <-accepted; res.link != nil {
 			res.link.Close()
 		}
-		if refused(err) {
+		if target.Refused(err) {
 			r.changed, r.following = wasChanged, false
 		}
 		return err
@@ -241,15 +242,15 @@ func (r *run) noContact(primary *replication.Primary, host, port string) error {
 // lookAgain looks for data that came between the check and now. As a replica the target takes none any more, and it still has
 // all that it had.
 func (r *run) lookAgain(ctx context.Context) error {
-	info, _, err := r.admin.info(ctx)
+	info, _, err := r.admin.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for data that came after the check: %w", err)
 	}
-	r.target.keys = keyspace(info)
+	r.target.keys = target.Keyspace(info)
 	r.target.info["number_of_libraries"] = info["number_of_libraries"]
-	if r.target.hasData() && !r.opts.Replace {
+	if r.target.hasData() && !(r.opts.Conflict == restore.Replace) {
 		return fmt.Errorf("%w: somebody else wrote to it after it was checked, %d keys and %d function libraries",
-			restore.ErrNotEmpty, r.target.keys.total(), r.target.libraries())
+			restore.ErrNotEmpty, r.target.keys.Total(), r.target.libraries())
 	}
 	return nil
 }
@@ -288,7 +289,7 @@ func (r *run) send(ctx context.Context) error {
 func (r *run) loadedAnyway(ctx context.Context) bool {
 	seen, still := int64(-1), clock.System()
 	for {
-		info, _, err := r.admin.info(ctx)
+		info, _, err := r.admin.Info(ctx)
 		switch {
 		case err != nil:
 			return false
@@ -312,7 +313,7 @@ func (r *run) showProgress(ctx context.Context) (stop func()) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := newAdmin(r.cfg.Options, r.cfg.Stall)
+	a := target.New(r.cfg.Options, r.cfg.Stall)
 	var best int64
 	r.progress(restore.Progress{Stage: restore.StageLoad, Total: r.size})
 	halt := clock.Every(progressEvery, func() {
@@ -320,7 +321,7 @@ func (r *run) showProgress(ctx context.Context) (stop func()) {
 		if r.method.mode == loadDisk {
 			// Spooling and loading take one half each.
 			if bytes == r.size {
-				if info, _, err := a.info(ctx); err == nil && info.Int("loading") == 1 {
+				if info, _, err := a.Info(ctx); err == nil && info.Int("loading") == 1 {
 					bytes += min(info.Int("loading_loaded_bytes"), r.size)
 				}
 			}
@@ -334,7 +335,7 @@ func (r *run) showProgress(ctx context.Context) (stop func()) {
 	return func() {
 		cancel()
 		halt()
-		a.close()
+		a.Close()
 	}
 }
 
@@ -345,9 +346,9 @@ func (r *run) progress(p restore.Progress) {
 }
 
 // count compares what the target holds with the manifest, while it is still our replica and so keeps expired keys.
-func (r *run) count(ctx context.Context) (counts, error) {
+func (r *run) count(ctx context.Context) (target.Counts, error) {
 	for {
-		info, _, err := r.admin.info(ctx)
+		info, _, err := r.admin.Info(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("counting the keys: %w", err)
 		}
@@ -361,17 +362,17 @@ func (r *run) count(ctx context.Context) (counts, error) {
 	}
 }
 
-func (r *run) compare(info resp.Info) (counts, error) {
+func (r *run) compare(info resp.Info) (target.Counts, error) {
 	if info["master_replid"] != r.link.ID() {
 		return nil, fmt.Errorf("the target was told by somebody else to replicate from %s:%s, or to stop replicating: is it watched by a Sentinel or an operator?",
 			info["master_host"], info["master_port"])
 	}
-	got := keyspace(info)
-	text := differ(r.want, got)
+	got := target.Keyspace(info)
+	text := target.Differ(r.want, got)
 	if n, known := info["number_of_libraries"], info.Int("number_of_libraries"); text == "" && n != "" && known != r.backup.Functions {
 		text = fmt.Sprintf("%d function libraries instead of %d", known, r.backup.Functions)
 	}
-	r.progress(restore.Progress{Stage: restore.StageCount, Bytes: r.size, Total: r.size, Keys: got.total()})
+	r.progress(restore.Progress{Stage: restore.StageCount, Bytes: r.size, Total: r.size, Keys: got.Total()})
 	if text != "" {
 		r.differs = true
 		return nil, fmt.Errorf("what the target has loaded is not what the manifest says: %s", text)
@@ -386,7 +387,7 @@ func (r *run) release(ctx context.Context) error {
 	if err := r.detach(ctx); err != nil {
 		return err
 	}
-	info, _, err := r.admin.info(ctx)
+	info, _, err := r.admin.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("asking the target for its role: %w", err)
 	}
@@ -400,7 +401,7 @@ func (r *run) release(ctx context.Context) error {
 func (r *run) detach(ctx context.Context) error {
 	var last error
 	for {
-		_, err := r.admin.do(ctx, "REPLICAOF", "NO", "ONE")
+		_, err := r.admin.Do(ctx, "REPLICAOF", "NO", "ONE")
 		if err == nil {
 			r.following = false
 			return nil
@@ -408,7 +409,7 @@ func (r *run) detach(ctx context.Context) error {
 		if last == nil || ctx.Err() == nil { // the end of ctx tells less than the error before it
 			last = err
 		}
-		if denied(err) || clock.Sleep(ctx, pollEvery) != nil {
+		if target.Denied(err) || clock.Sleep(ctx, pollEvery) != nil {
 			return last
 		}
 	}
@@ -423,7 +424,7 @@ func (r *run) awaitReplicas(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Grace)
 	defer cancel()
 	for {
-		info, _, err := r.admin.info(ctx)
+		info, _, err := r.admin.Info(ctx)
 		if err == nil && info.Int("connected_slaves") >= want {
 			return
 		}

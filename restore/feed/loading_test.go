@@ -25,7 +25,7 @@ func TestTargetKilledWhileLoadingFromDisk(t *testing.T) {
 			set(t, c, "key-load-delay", "10000")
 			done := false
 			l := loader(t, s, func(c *Config) { c.Grace = 30 * time.Second })
-			_, err := l.Load(t.Context(), img, &restore.Options{Replace: true, Progress: func(p restore.Progress) {
+			_, err := l.Load(t.Context(), img, &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
 				if p.Stage == restore.StageLoad && p.Bytes > p.Total/2 && !done { // the second half is loading
 					done = true
 					s.Restart(t)
@@ -41,7 +41,7 @@ func TestTargetKilledWhileLoadingFromDisk(t *testing.T) {
 // whenSent calls f once, when the load has begun and some of the stream was sent.
 func whenSent(f func()) *restore.Options {
 	done := false
-	return &restore.Options{Replace: true, Progress: func(p restore.Progress) {
+	return &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
 		if p.Stage == restore.StageLoad && p.Bytes > 0 && !done {
 			done = true
 			f()
@@ -149,7 +149,7 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			defer cancel()
 			var at time.Time
 			l := loader(t, s, func(c *Config) { c.Grace = 300 * time.Millisecond })
-			_, err := l.Load(ctx, img, &restore.Options{Replace: true, Progress: func(p restore.Progress) {
+			_, err := l.Load(ctx, img, &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
 				if p.Stage == restore.StageLoad && p.Bytes > p.Total/2 { // the second half is loading
 					at = time.Now()
 					cancel()
@@ -174,7 +174,7 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
 			l.cfg.Grace = 20 * time.Second
-			_, err = l.Load(ctx, img, &restore.Options{Replace: true, Progress: func(p restore.Progress) {
+			_, err = l.Load(ctx, img, &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
 				if p.Stage == restore.StageLoad && p.Bytes > p.Total/2 {
 					cancel()
 				}

@@ -19,11 +19,11 @@ type method struct {
 }
 
 // chooseMethod prefers what keeps the old data until the new one is there and can be interrupted, then what saves memory.
-func chooseMethod(t *target, b *catalog.Backup) method {
+func chooseMethod(t *facts, b *catalog.Backup) method {
 	has, known := t.settings[setDiskless]
 	if t.noSet != nil || !known {
 		switch {
-		case !known || has == loadEmpty && t.keys.total() > 0:
+		case !known || has == loadEmpty && t.keys.Total() > 0:
 			has = loadDisk
 		}
 		return method{mode: has}
@@ -38,7 +38,7 @@ func chooseMethod(t *target, b *catalog.Backup) method {
 }
 
 // roomForBoth tells whether the target's memory takes the old data and the new one at once.
-func roomForBoth(t *target, b *catalog.Backup) bool {
+func roomForBoth(t *facts, b *catalog.Backup) bool {
 	both := t.info.Int("used_memory") + needs(b)
 	if limit := t.info.Int("maxmemory"); limit > 0 && both > limit {
 		return false

@@ -62,7 +62,7 @@ func refuses(t *testing.T, l *Loader, s *testserver.Server, img *image, point st
 	t.Helper()
 	c := s.Client(t)
 	before, contents := state(t, c), testserver.Snapshot(t, c)
-	v, err := l.Check(t.Context(), restore.Requirements{Backup: img.backup, Replace: opts != nil && opts.Replace})
+	v, err := l.Check(t.Context(), restore.Requirements{Backup: img.backup, Options: opts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestSettingsArePutBack(t *testing.T) {
 
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				_, err = l.Load(ctx, img, &restore.Options{Replace: true, Progress: func(restore.Progress) { cancel() }})
+				_, err = l.Load(ctx, img, &restore.Options{Conflict: restore.Replace, Progress: func(restore.Progress) { cancel() }})
 				if err == nil {
 					t.Error("a load that was cancelled gives no error")
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/replication"
 	"github.com/amberkv/amber/internal/resp"
+	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/restore"
 )
 
@@ -62,8 +63,8 @@ func (r *run) set(ctx context.Context, name, value string) (bool, error) {
 	wasChanged := r.changed
 	r.changed = true // also if the answer is lost
 	r.former = append(r.former, setting{name, former})
-	_, err := r.admin.do(ctx, "CONFIG", "SET", name, value)
-	if refused(err) {
+	_, err := r.admin.Do(ctx, "CONFIG", "SET", name, value)
+	if target.Refused(err) {
 		r.changed = wasChanged
 		r.former = r.former[:len(r.former)-1]
 		r.log.Warn("the target refused to change a setting", "setting", name, "error", err)
@@ -79,8 +80,8 @@ func (r *run) putBack(ctx context.Context) error {
 	for _, s := range slices.Backward(r.former) {
 		var err error
 		for {
-			_, err = r.admin.do(ctx, "CONFIG", "SET", s.name, s.value)
-			if err == nil || refused(err) || clock.Sleep(ctx, pollEvery) != nil {
+			_, err = r.admin.Do(ctx, "CONFIG", "SET", s.name, s.value)
+			if err == nil || target.Refused(err) || clock.Sleep(ctx, pollEvery) != nil {
 				break
 			}
 		}
@@ -105,13 +106,13 @@ func (r *run) fail(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Grace)
 	defer cancel()
 	// The connection that was used so far may hang.
-	r.admin.close()
+	r.admin.Close()
 	partial := &restore.PartialError{Target: r.target.addr, State: restore.TargetUnknown, Keys: -1, Err: cause}
 	var todo []string
 	info, err := r.bringBack(ctx)
 	if err == nil {
 		partial.State = r.state(info)
-		partial.Keys = keyspace(info).total()
+		partial.Keys = target.Keyspace(info).Total()
 		todo = r.returnTo(ctx, partial.State)
 	} else {
 		todo = append(todo, r.outOfReach(err))
@@ -131,9 +132,9 @@ func (r *run) bringBack(ctx context.Context) (resp.Info, error) {
 			return nil, err
 		}
 	}
-	info, _, err := r.admin.info(ctx)
-	for err != nil && !refused(err) && clock.Sleep(ctx, pollEvery) == nil {
-		info, _, err = r.admin.info(ctx)
+	info, _, err := r.admin.Info(ctx)
+	for err != nil && !target.Refused(err) && clock.Sleep(ctx, pollEvery) == nil {
+		info, _, err = r.admin.Info(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -146,10 +147,10 @@ func (r *run) bringBack(ctx context.Context) (resp.Info, error) {
 
 // state says what the target holds, by what it says itself after it was made a primary.
 func (r *run) state(info resp.Info) restore.TargetState {
-	now := keyspace(info)
+	now := target.Keyspace(info)
 	restarted := info["run_id"] != r.target.info["run_id"]
-	asBefore := differ(r.target.keys, now) == "" && info.Int("number_of_libraries") == r.target.libraries()
-	asWanted := differ(r.want, now) == ""
+	asBefore := target.Differ(r.target.keys, now) == "" && info.Int("number_of_libraries") == r.target.libraries()
+	asWanted := target.Differ(r.want, now) == ""
 	// A server whose replication ID is, or was, ours has loaded all.
 	took := r.link != nil && (info["master_replid"] == r.link.ID() || info["master_replid2"] == r.link.ID())
 	switch {
@@ -157,7 +158,7 @@ func (r *run) state(info resp.Info) restore.TargetState {
 		return restore.TargetLoaded
 	case took:
 		return restore.TargetPartial
-	case now.total() == 0 && info.Int("number_of_libraries") == 0:
+	case now.Total() == 0 && info.Int("number_of_libraries") == 0:
 		return restore.TargetEmpty
 	case restarted && asWanted && r.method.mode == loadDisk && r.link != nil && r.link.Sent() == r.size:
 		return restore.TargetLoaded // it had spooled all, and loaded that when it started
@@ -180,7 +181,7 @@ func (r *run) returnTo(ctx context.Context, state restore.TargetState) (todo []s
 	host, port, err := net.SplitHostPort(was)
 	back := fmt.Sprintf("REPLICAOF %s %s", host, port)
 	if state == restore.TargetUnchanged && err == nil {
-		_, err = r.admin.do(ctx, "REPLICAOF", host, port)
+		_, err = r.admin.Do(ctx, "REPLICAOF", host, port)
 		if err == nil {
 			return nil
 		}
@@ -195,14 +196,14 @@ func (r *run) returnTo(ctx context.Context, state restore.TargetState) (todo []s
 // outOfReach says what is known and left to do when the target couldn't be brought back.
 func (r *run) outOfReach(err error) string {
 	text := fmt.Sprintf("it could not be asked within %v (%v)", r.cfg.Grace, err)
-	if code(err) == "LOADING" {
+	if target.Code(err) == "LOADING" {
 		text = "it is still loading what it got, which can't be interrupted"
 	}
 	if !r.following {
 		return text
 	}
 	text += "; it may still try to replicate from us, read-only and in vain: send it REPLICAOF NO ONE"
-	if code(err) == "LOADING" {
+	if target.Code(err) == "LOADING" {
 		text += " when it is done"
 	} else {
 		text += " when it is back, unless it was restarted, which makes it forget that if there was no CONFIG REWRITE"

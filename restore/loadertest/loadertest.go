@@ -87,7 +87,7 @@ func (s suite) load(t *testing.T) {
 	s.reported(t, report)
 
 	t.Run("Again", func(t *testing.T) {
-		if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Replace: true}); err != nil {
+		if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Conflict: restore.Replace}); err != nil {
 			t.Fatalf("loading the same again, with Replace: %v", err)
 		}
 		s.isLoaded(t, target)
@@ -147,10 +147,10 @@ func count(contents map[string]string) map[string]int64 {
 // check: looking at a target changes nothing, and tells whether Load would work.
 func (s suite) check(t *testing.T) {
 	target := s.maker(t)
-	look := func(replace bool) restore.Verdict {
+	look := func(conflict restore.Conflict) restore.Verdict {
 		t.Helper()
 		before := target.Contents(t)
-		verdict, err := target.Loader.Check(t.Context(), restore.Requirements{Backup: s.source.Backup(), Replace: replace})
+		verdict, err := target.Loader.Check(t.Context(), restore.Requirements{Backup: s.source.Backup(), Options: &restore.Options{Conflict: conflict}})
 		if err != nil {
 			t.Fatalf("checking: %v", err)
 		}
@@ -167,14 +167,14 @@ func (s suite) check(t *testing.T) {
 		}
 		return verdict
 	}
-	if err := look(false).Err(); err != nil {
+	if err := look(restore.IntoEmpty).Err(nil); err != nil {
 		t.Errorf("an empty target fails the check: %v", err)
 	}
 	target.Fill(t)
-	if err := look(false).Err(); !errors.Is(err, restore.ErrNotEmpty) {
+	if err := look(restore.IntoEmpty).Err(nil); !errors.Is(err, restore.ErrNotEmpty) {
 		t.Errorf("a target with data gets the verdict %v: it has to wrap ErrNotEmpty", err)
 	}
-	if err := look(true).Err(); err != nil {
+	if err := look(restore.Replace).Err(nil); err != nil {
 		t.Errorf("a target with data that may be replaced fails the check: %v", err)
 	}
 }
@@ -205,7 +205,7 @@ func (s suite) replace(t *testing.T) {
 	if len(target.Contents(t)) == 0 {
 		t.Fatal("Target.Fill put nothing into the target")
 	}
-	if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Replace: true}); err != nil {
+	if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Conflict: restore.Replace}); err != nil {
 		t.Fatalf("replacing the target's data: %v", err)
 	}
 	s.isLoaded(t, target)
@@ -242,7 +242,7 @@ func (s suite) sourceFails(t *testing.T) {
 					before := target.Contents(t)
 					fault := f.fault
 					fault.Source = s.source
-					_, err := target.Loader.Load(t.Context(), &fault, &restore.Options{Replace: true})
+					_, err := target.Loader.Load(t.Context(), &fault, &restore.Options{Conflict: restore.Replace})
 					if err == nil {
 						t.Fatal("loading a source that breaks off gives no error")
 					}
@@ -255,7 +255,7 @@ func (s suite) sourceFails(t *testing.T) {
 				})
 			}
 			// And the target is as good as before.
-			if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Replace: true}); err != nil {
+			if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Conflict: restore.Replace}); err != nil {
 				t.Fatalf("loading after failures: %v", err)
 			}
 			s.isLoaded(t, target)
@@ -323,7 +323,7 @@ func (s suite) cancel(t *testing.T) {
 			if at.bytes < 0 {
 				stop()
 			}
-			_, err := target.Loader.Load(ctx, src, &restore.Options{Replace: true})
+			_, err := target.Loader.Load(ctx, src, &restore.Options{Conflict: restore.Replace})
 			if err == nil {
 				t.Fatal("a load that was cancelled before the source ended gives no error")
 			}
@@ -334,7 +334,7 @@ func (s suite) cancel(t *testing.T) {
 				t.Errorf("the error is %v: it doesn't wrap context.Canceled", err)
 			}
 			s.toldTruth(t, target, before, err)
-			if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Replace: true}); err != nil {
+			if _, err := target.Loader.Load(t.Context(), s.source, &restore.Options{Conflict: restore.Replace}); err != nil {
 				t.Fatalf("loading after a cancelled load: %v", err)
 			}
 			s.isLoaded(t, target)

@@ -25,7 +25,7 @@ type shelf struct {
 
 func (s *shelf) Check(_ context.Context, need restore.Requirements) (restore.Verdict, error) {
 	level := restore.Pass
-	if len(s.data) > 0 && !need.Replace && s.fault != "takes all" {
+	if len(s.data) > 0 && need.Conflict() != restore.Replace && s.fault != "takes all" {
 		level = restore.Fail
 	}
 	if s.fault == "check writes" {
@@ -41,8 +41,8 @@ func (s *shelf) Load(ctx context.Context, src restore.Source, opts *restore.Opti
 	if s.fault == "replaces always" {
 		clear(s.data)
 	}
-	v, _ := s.Check(ctx, restore.Requirements{Backup: src.Backup(), Replace: opts.Replace})
-	if err := v.Err(); err != nil {
+	v, _ := s.Check(ctx, restore.Requirements{Backup: src.Backup(), Options: opts})
+	if err := v.Err(opts); err != nil {
 		return nil, err
 	}
 	part := src.Backup().Parts[0]

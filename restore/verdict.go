@@ -1,0 +1,105 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/rdb"
+)
+
+// Requirements are what a target has to offer for a backup.
+type Requirements struct {
+	// Backup is the manifest. Once the backup was read, it is that of what is to be loaded, selected and converted.
+	Backup *catalog.Backup
+	// Options are the caller's choices; nil means the defaults.
+	Options *Options
+	// Memory is how much memory the data takes in the target, in bytes, by an estimate from the keys; 0 if the backup was not read
+	// yet.
+	Memory int64
+}
+
+// Conflict returns what the options say about data that the target holds.
+func (r Requirements) Conflict() Conflict {
+	if r.Options == nil {
+		return IntoEmpty
+	}
+	return r.Options.Conflict
+}
+
+// A Level says how a point of a Verdict came out.
+type Level string
+
+// The levels of a point.
+const (
+	Pass Level = "pass"
+	Warn Level = "warn" // it works, but not without what Detail tells: it has to be accepted, see Options.Accept
+	Fail Level = "fail" // it doesn't work
+)
+
+// A Point is one thing that was looked at.
+type Point struct {
+	Name   string `json:"name"`   // such as "empty", "rdb-version", "databases"
+	Level  Level  `json:"level"`  //
+	Detail string `json:"detail"` // what was found and, unless it passed, what to do
+}
+
+// A Verdict says whether a target can take a backup, point by point.
+type Verdict struct {
+	Points []Point `json:"points"`
+
+	// Dialect is what the target takes the snapshot in. The zero Dialect means whatever the backup is in.
+	Dialect rdb.Dialect `json:"-"`
+	// Modules are those types of module values that the target takes, by their nine characters.
+	Modules []string `json:"-"`
+	// OneStream says that the target takes one stream only: the parts of a backup are joined.
+	OneStream bool `json:"-"`
+	// Databases is how many databases the target has; 0 if that isn't known.
+	Databases int `json:"-"`
+	// Holds is how many keys and function libraries the target holds.
+	Holds int64 `json:"holds"`
+}
+
+// Add adds a point.
+func (v *Verdict) Add(level Level, name, format string, args ...any) {
+	v.Points = append(v.Points, Point{Name: name, Level: level, Detail: fmt.Sprintf(format, args...)})
+}
+
+// Pass adds a point that passed.
+func (v *Verdict) Pass(name, format string, args ...any) { v.Add(Pass, name, format, args...) }
+
+// Warn adds a point that has to be accepted.
+func (v *Verdict) Warn(name, format string, args ...any) { v.Add(Warn, name, format, args...) }
+
+// Fail adds a point that failed.
+func (v *Verdict) Fail(name, format string, args ...any) { v.Add(Fail, name, format, args...) }
+
+// Failed tells whether a point failed.
+func (v Verdict) Failed() bool {
+	for _, p := range v.Points {
+		if p.Level == Fail {
+			return true
+		}
+	}
+	return false
+}
+
+// Err returns nil if no point failed and opts accept every warning, else an error with the details of the others. It
+// wraps ErrNotEmpty if the point called "empty" failed, ErrRefused for others that did, and ErrNotAccepted for warnings. Nil opts
+// accept none.
+func (v Verdict) Err(opts *Options) error {
+	var errs []error
+	for _, p := range v.Points {
+		switch {
+		case p.Level == Pass:
+		case p.Level == Warn && opts.accepts(p.Name):
+		case p.Level == Warn:
+			errs = append(errs, fmt.Errorf("%w: %s: %s", ErrNotAccepted, p.Name, p.Detail))
+		case p.Name == "empty":
+			errs = append(errs, fmt.Errorf("%w: %s", ErrNotEmpty, p.Detail))
+		default:
+			errs = append(errs, fmt.Errorf("%w: %s: %s", ErrRefused, p.Name, p.Detail))
+		}
+	}
+	return errors.Join(errs...)
+}
