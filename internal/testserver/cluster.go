@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,6 +298,32 @@ func (c *Cluster) Contents(t testing.TB) map[string]string {
 		}
 	}
 	return all
+}
+
+// Generate is the function Generate for a cluster: all keys are in database 0, each on the primary that has its slot. Names
+// with a hash tag, by which several keys share a slot, are not among them.
+func (c *Cluster) Generate(t testing.TB, keys int, seed uint64) {
+	t.Helper()
+	kinds, err := usableKinds(t.Context(), c.admin[c.nodes[0]])
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &generator{ctx: t.Context(), random: rand.New(rand.NewPCG(seed, 0))}
+	owners := make([]int, Slots)
+	for _, r := range c.slots(t) {
+		for slot := r.Start; slot <= r.End; slot++ {
+			owners[slot] = len(g.pipes)
+		}
+		opts := c.node(t, r.Nodes[0]).Options()
+		opts.MaxRetries = -1 // a batch of RPUSH must not be sent twice
+		client := redis.NewClient(opts)
+		defer client.Close()
+		g.pipes = append(g.pipes, client.Pipeline())
+	}
+	g.pipe = func(key string) int { return owners[Slot(key)] }
+	if err := g.fill(kinds, keys, seed, 0, 1); err != nil {
+		t.Fatalf("generating %d keys on a cluster: %v", keys, err)
+	}
 }
 
 // masters returns the nodes that have slots now, in the order of Nodes.

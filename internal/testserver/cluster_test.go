@@ -238,6 +238,21 @@ func TestClusterNodeComesBack(t *testing.T) {
 	}
 }
 
+func TestGeneratedClusterHoldsWhatOneServerDoes(t *testing.T) {
+	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
+		t.Run(version, func(t *testing.T) {
+			one := Start(t, version, "--databases", "1")
+			c := StartCluster(t, version, 3, 0)
+			Generate(t, one.Client(t), 300, 7)
+			c.Generate(t, 300, 7)
+			want, got := withoutSeen(Snapshot(t, one.Client(t))), withoutSeen(c.Contents(t))
+			if diff := Diff(want, got); diff != "" || len(got) < 250 {
+				t.Error(len(got), diff)
+			}
+		})
+	}
+}
+
 func TestArgumentsOfClusterWin(t *testing.T) {
 	c := StartCluster(t, "redis-8.0", 1, 0, "--cluster-node-timeout", "700", "--databases", "1")
 	reply, err := c.Nodes()[0].Client(t).ConfigGet(t.Context(), "cluster-node-timeout").Result()

@@ -78,9 +78,10 @@ const farFuture = 4102444800000
 // A generator makes the commands for one key after the other and sends them in batches.
 type generator struct {
 	ctx    context.Context
-	c      *redis.Client // of the database at hand
-	p      redis.Pipeliner
-	bytes  int // in p, about
+	pipes  []redis.Pipeliner    // to the database at hand; of a cluster, one to each primary
+	pipe   func(key string) int // which of them a key is for
+	p      redis.Pipeliner      // that of the key at hand
+	bytes  int                  // in all of them, about
 	random *rand.Rand
 	large  bool // the key at hand shall have the large form of its type
 }
@@ -98,9 +99,11 @@ func generate(ctx context.Context, c *redis.Client, keys int, seed uint64) error
 		opts := *c.Options()
 		opts.DB, opts.Protocol = db, 2
 		opts.MaxRetries = -1 // a batch of RPUSH must not be sent twice
-		g := &generator{ctx: ctx, c: redis.NewClient(&opts), random: rand.New(rand.NewPCG(seed, uint64(db)))}
+		client := redis.NewClient(&opts)
+		g := &generator{ctx: ctx, pipes: []redis.Pipeliner{client.Pipeline()}, pipe: func(string) int { return 0 },
+			random: rand.New(rand.NewPCG(seed, uint64(db)))}
 		err := g.fill(kinds, keys, seed, i, len(dbs))
-		if closeErr := g.c.Close(); err == nil {
+		if closeErr := client.Close(); err == nil {
 			err = closeErr
 		}
 		if err != nil {
@@ -158,7 +161,6 @@ func usableKinds(ctx context.Context, c *redis.Client) ([]kind, error) {
 // fill makes the keys of one database: half of all are in the first, the others share the rest. The large forms come
 // in the first round of kinds and then in every tenth, so that a large number of keys stays cheap.
 func (g *generator) fill(kinds []kind, keys int, seed uint64, db, dbs int) error {
-	g.p = g.c.Pipeline()
 	deal := rand.New(rand.NewPCG(seed, 1<<32)) // the same for each database, so that they agree on whose a key is
 	for i := range keys {
 		whose := 0
@@ -171,6 +173,7 @@ func (g *generator) fill(kinds []kind, keys int, seed uint64, db, dbs int) error
 		k := kinds[i%len(kinds)]
 		g.large = i/len(kinds)%10 == 0
 		key := g.keyName(k.name, i)
+		g.p = g.pipes[g.pipe(key)]
 		k.add(g, key)
 		if g.random.IntN(3) == 0 {
 			g.do("PEXPIREAT", key, farFuture+g.random.Int64N(1e12))
@@ -217,20 +220,22 @@ func (g *generator) do(args ...any) {
 }
 
 func (g *generator) flush() error {
-	if g.p.Len() == 0 {
-		return nil
-	}
-	cmds, err := g.p.Exec(g.ctx)
 	g.bytes = 0
-	for _, cmd := range cmds {
-		if e := cmd.Err(); e != nil && !errors.Is(e, redis.Nil) {
-			return fmt.Errorf("%.200q: %w", fmt.Sprint(cmd.Args()), e)
+	for _, p := range g.pipes {
+		if p.Len() == 0 {
+			continue
+		}
+		cmds, err := p.Exec(g.ctx)
+		for _, cmd := range cmds {
+			if e := cmd.Err(); e != nil && !errors.Is(e, redis.Nil) {
+				return fmt.Errorf("%.200q: %w", fmt.Sprint(cmd.Args()), e)
+			}
+		}
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
 		}
 	}
-	if errors.Is(err, redis.Nil) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // n returns a number of elements: from a few for the small form of a type, several hundred for the large one.

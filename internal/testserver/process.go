@@ -273,7 +273,9 @@ func freePort() (int, *os.File, error) {
 }
 
 // lockDir is where the locks of ports are.
-func lockDir() string { return filepath.Join(os.TempDir(), "amber-testserver-"+strconv.Itoa(os.Getuid())) }
+func lockDir() string {
+	return filepath.Join(os.TempDir(), "amber-testserver-"+strconv.Itoa(os.Getuid()))
+}
 
 // FreeAddr returns a host:port on 127.0.0.1 that nobody listens on, for a test that needs a place where no server is.
 func FreeAddr() (string, error) {
