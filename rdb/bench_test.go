@@ -88,3 +88,27 @@ func BenchmarkReader(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkConvert converts to the dialect of the source, which copies values, and to one for which they are encoded anew.
+func BenchmarkConvert(b *testing.B) {
+	data := benchData(50000)
+	for _, to := range []Dialect{{Redis, 11}, {Redis, 6}} {
+		b.Run(to.String(), func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			opts := &ConvertOptions{}
+			if to.Version < 11 {
+				opts.Types = []Type{TypeString, TypeSet, TypeZSet} // the packed values are none
+			}
+			for b.Loop() {
+				w, err := NewWriter(io.Discard, to, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := Convert(w, NewReader(bytes.NewReader(data), nil), opts); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

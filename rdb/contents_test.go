@@ -17,6 +17,16 @@ type content struct {
 	counts  bool  // with what only newer streams know about themselves
 	last    int64 // the latest expiry of fields and members, if there is one
 	idmp    bool  // with what makes adding to streams idempotent
+
+	expiry func(at int64) int64 // what becomes of expiries; 0 for none; nil: they stay
+}
+
+// changed is what becomes of an expiry that isn't 0.
+func (c content) changed(at int64) int64 {
+	if c.expiry == nil || at == 0 {
+		return at
+	}
+	return c.expiry(at)
 }
 
 // of reads a stream and returns what is in it, by "db/key", as text: everything that elements tell, whatever the encoding.
@@ -32,7 +42,10 @@ func (c content) of(data []byte) (map[string]string, error) {
 		switch e.Kind {
 		case KindKey:
 			name = fmt.Sprintf("%d/%s", e.DB, e.Key)
-			fmt.Fprintf(&b, "%v %v %d meta %x flags %d %d", e.Type, e.HasExpiry, e.ExpireAt, e.Meta, e.Flags, e.Memcache)
+			if e.HasExpiry {
+				e.ExpireAt = c.changed(e.ExpireAt)
+			}
+			fmt.Fprintf(&b, "%v %d meta %x flags %d %d", e.Type, e.ExpireAt, e.Meta, e.Flags, e.Memcache)
 			if c.hints {
 				fmt.Fprintf(&b, " idle %d freq %d", e.Idle, e.Freq)
 			}
@@ -64,7 +77,7 @@ func (c content) of(data []byte) (map[string]string, error) {
 }
 
 func (c content) element(b *strings.Builder, e *Element) {
-	expireAt := e.ExpireAt
+	expireAt := c.changed(e.ExpireAt)
 	if c.last > 0 {
 		expireAt = min(expireAt, c.last)
 	}

@@ -1,10 +1,10 @@
 package rdb
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // ConvertOptions choose what is converted, and what becomes of what can't be. The zero value converts everything and fails
@@ -27,14 +27,33 @@ type ConvertOptions struct {
 	// them.
 	TrimPrefix, AddPrefix string
 
+	// DropExpiry makes everything stay for good in the target that expires in the source: keys, hash fields and members of sets, also
+	// those that have expired already. ShiftExpiry and ExpiredAt mean nothing then.
+	DropExpiry bool
+	// ShiftExpiry is added to every expiry of keys, hash fields and members of sets, in whole milliseconds; it may be negative. What
+	// it would make expire before 1970 expires then. Values whose encoding carries expiries are encoded anew for it, as for DropExpiry.
+	ShiftExpiry time.Duration
+	// ExpiredAt is a time in Unix milliseconds: keys that expire at it or before, once ShiftExpiry is added, are left out. 0 means that
+	// none is. Hash fields and members of sets stay, expired or not.
+	ExpiredAt int64
+
 	// Modules names modules whose values and aux data the target takes, such as "vectorset". Without that they pass only
 	// between dialects of one family, to the same or a newer version. With "ReJSON-RL", Dragonfly's JSON becomes that module's.
 	Modules []string
 }
 
+// Wants tells whether the options select a key: by DBs, Match, Types and TrimPrefix. The entry is one of the source's, of KindKey.
+// Whether it has expired, or can be expressed in the target, is another question. A nil o selects every key.
+func (o *ConvertOptions) Wants(e *Entry) bool {
+	return o == nil || (o.DBs == nil || slices.Contains(o.DBs, e.DB)) &&
+		(o.Types == nil || slices.Contains(o.Types, e.Type)) &&
+		(o.Match == "" || matchGlob(o.Match, e.Key)) &&
+		(o.TrimPrefix == "" || len(e.Key) >= len(o.TrimPrefix) && string(e.Key[:len(o.TrimPrefix)]) == o.TrimPrefix)
+}
+
 // filters tells whether keys may be left out.
 func (o *ConvertOptions) filters() bool {
-	return o.DBs != nil || o.Match != "" || o.Types != nil || o.TrimPrefix != ""
+	return o.DBs != nil || o.Match != "" || o.Types != nil || o.TrimPrefix != "" || o.ExpiredAt != 0 && !o.DropExpiry
 }
 
 // A plan says how values of an encoding are converted.
@@ -61,20 +80,28 @@ type converter struct {
 	entry  *Entry // of the source
 	header Entry  // of the target
 	key    []byte
-	match  []byte
+	left   bool        // the last key was left out
 	source map[int]int // databases of the source by those of the target
 	plans  [256]plan
 	table  *[256]encoding // that plans are for
+
+	counts  counts // of what was written
+	counted int    // the database of counts.db
+	passed  []payload
 
 	stream streamConverter
 	list   listConverter
 }
 
 // Convert reads src to its end and writes what is in it to dst, in the dialect of dst. It doesn't end the stream that dst
-// writes: several sources may follow each other, if they have no keys in common.
+// writes: several sources may follow each other, as the shards of a cluster do, if they have no keys in common. What describes a
+// source is then taken of the first alone, unless that has no keys: its version, its time, the memory that it used. Libraries of
+// functions, cached scripts and search indexes that an earlier source had, too, are left out, since servers load them once; and so are
+// the hints of the sizes of databases that have keys of an earlier source. Where an earlier source had libraries, each is held until
+// its end: see WriterOptions.MaxHeld.
 //
 // Values pass untouched where the target's servers read their encoding, and are encoded anew where not, piece by piece, in
-// memory that doesn't depend on their size. Keys keep their expiry, also one that has passed. The
+// memory that doesn't depend on their size. Keys keep their expiry, also one that has passed, unless the options say otherwise. The
 // times and frequencies of access are kept where the target has a place for them. What can't be expressed is a [Loss].
 //
 // What only says something about the source or its server is left out: replication IDs and offsets, cluster slots, the
@@ -87,10 +114,10 @@ func Convert(dst *Writer, src *Reader, opts *ConvertOptions) (*ConvertReport, er
 	c := &converter{dst: dst, src: src}
 	if opts != nil {
 		c.opts = *opts
-		c.match = []byte(opts.Match)
 	}
 	err := c.run()
 	c.report.From, c.report.To = src.Dialect(), dst.Dialect()
+	c.report.DBs, c.report.Modules = c.counts.databases(), c.counts.moduleStats()
 	if err != nil && dst.err == nil {
 		dst.err = err
 	}
@@ -104,6 +131,7 @@ func (c *converter) run() error {
 			if !c.dst.end() {
 				return c.dst.err
 			}
+			c.remember()
 			return nil
 		}
 		if err != nil {
@@ -131,15 +159,6 @@ func (c *converter) ended() error {
 		c.err = c.src.err
 	}
 	return c.err
-}
-
-// wanted tells whether the options want a key.
-func (c *converter) wanted(e *Entry) bool {
-	o := &c.opts
-	return (o.DBs == nil || slices.Contains(o.DBs, e.DB)) &&
-		(o.Types == nil || slices.Contains(o.Types, e.Type)) &&
-		(len(c.match) == 0 || matchGlob(c.match, e.Key)) &&
-		(o.TrimPrefix == "" || bytes.HasPrefix(e.Key, []byte(o.TrimPrefix)))
 }
 
 // place makes header what e becomes in the target.
@@ -173,65 +192,25 @@ func (c *converter) planFor(code uint8) plan {
 		c.table, c.plans = c.src.encodings, [256]plan{}
 	}
 	if c.plans[code] == planUnknown {
-		c.plans[code] = c.makePlan(code)
+		c.plans[code] = c.opts.plan(c.src.dialect, c.table, c.dst.dialect, code)
 	}
 	return c.plans[code]
-}
-
-func (c *converter) makePlan(code uint8) plan {
-	from, to := c.table, c.dst.dialect
-	e := &from[code]
-	has := to.has(from, code)
-	if has && to.Version < 8 && c.src.dialect.Version >= 8 {
-		// Lengths of 64 bits are newer than the type.
-		has = false
-	}
-	switch {
-	case e.typ == TypeModule:
-		return planModule
-	case has:
-		return planCopy
-	}
-	switch e.typ {
-	case TypeString, TypeSet, TypeZSet, TypeHash:
-		return planElements
-	case TypeList:
-		if to.Family == Redis && to.Version >= 7 && (code == codeQuicklist || code == codeQuicklist2) {
-			return planList
-		}
-		return planElements
-	case TypeStream:
-		if to.streamLevel() > 0 {
-			return planStream
-		}
-	case TypeJSON:
-		if slices.Contains(c.opts.Modules, rejson.Name()) && to.Version >= 8 {
-			return planJSON
-		}
-	}
-	return planLose
-}
-
-// expires tells whether fields or members of values of an encoding expire on their own.
-func (c *converter) expires(code uint8) bool {
-	switch c.table[code].frame {
-	case frameHash2, frameHashTTL, frameHashTTLPre, framePackedTTL, frameTriples:
-		return true
-	case framePairs:
-		return c.table[code].typ == TypeSet
-	}
-	return code == 23 // packed, by release candidates of Redis 7.4
 }
 
 // convertKey converts a key and its value.
 func (c *converter) convertKey() error {
 	e := c.entry
-	if !c.wanted(e) {
+	c.left = true
+	if !c.opts.Wants(e) {
 		c.report.Filtered++
 		return nil
 	}
 	if !c.place(e) {
 		return c.err
+	}
+	if c.header.HasExpiry && c.opts.expire(&c.header) {
+		c.report.Expired++
+		return nil
 	}
 	p := c.planFor(e.Encoding)
 	skip, ok := c.loseOfKey(p)
@@ -263,12 +242,35 @@ func (c *converter) convertKey() error {
 		return c.ended()
 	}
 	if !skip {
+		c.left = false
 		c.report.Keys++
+		c.count(p)
 		if p != planCopy && p != planModule {
 			c.report.Encoded++
 		}
 	}
 	return nil
+}
+
+// count counts a key that was written.
+func (c *converter) count(p plan) {
+	h := &c.header
+	if c.counts.db == nil || c.counted != h.DB {
+		c.counts.selectDB(h.DB) // no more than the source has
+		c.counted = h.DB
+	}
+	t := h.Type
+	switch {
+	case p == planJSON:
+		t = TypeModule
+		c.counts.addModule(rejson, 1, 0)
+	case p == planModule:
+		c.counts.addModule(h.Module, 1, 0) // likewise
+	}
+	c.counts.db.types[t]++
+	if h.HasExpiry {
+		c.counts.db.expires++
+	}
 }
 
 // loseOfKey takes from the header what the target has no place for, and tells whether the key is left out for it.
@@ -292,7 +294,7 @@ func (c *converter) loseOfKey(p plan) (skip, ok bool) {
 			return skip, ok
 		}
 	}
-	if p == planElements && c.expires(h.Encoding) {
+	if p == planElements && !c.opts.DropExpiry && expiring(c.table, h.Encoding) {
 		if _, can := to.expiryHash(); h.Type == TypeHash && !can {
 			return c.lose(LossFieldExpiry, false, "the expiry of hash fields")
 		}
@@ -346,17 +348,21 @@ func (c *converter) convertElements() bool {
 	if c.src.err != nil {
 		return false
 	}
-	if w.WriteEntry(&c.header, Shape{Len: uint64(max(n, 0)), Expiry: c.expires(c.header.Encoding)}) != nil {
+	expiry := expiring(c.table, c.header.Encoding) && !c.opts.DropExpiry
+	if w.WriteEntry(&c.header, Shape{Len: uint64(max(n, 0)), Expiry: expiry}) != nil {
 		return false
 	}
 	w.value.dropExpiry = !w.value.expiry
 	last := w.dialect.lastExpiry()
-	for {
+	for more := false; ; {
 		e, err := c.src.Element()
 		if err != nil {
 			return err == io.EOF && w.end()
 		}
-		e.ExpireAt = min(e.ExpireAt, last)
+		if e.ExpireAt != 0 && !more {
+			e.ExpireAt = min(c.opts.shift(e.ExpireAt), last)
+		}
+		more = e.More
 		if w.WriteElement(e) != nil {
 			return false
 		}
@@ -383,93 +389,4 @@ func (r *Reader) endCopy(o *output) bool {
 	r.teeing = false
 	r.tee = sink{}
 	return o.err == nil
-}
-
-// convertOther converts an entry that is no key.
-func (c *converter) convertOther() error {
-	e, w := c.entry, c.dst
-	skip, ok := false, true
-	switch e.Kind {
-	case KindAux:
-		return c.convertAux()
-	case KindResizeDB:
-		if c.opts.filters() {
-			c.report.Dropped++
-			return nil
-		}
-		if !c.place(e) {
-			return c.err
-		}
-		return w.WriteEntry(&c.header, Shape{})
-	case KindJournal:
-		_, ok = c.lose(LossJournal, true, "a command that was executed while the snapshot was taken")
-	case KindFunction:
-		if !w.dialect.functions() {
-			_, ok = c.lose(LossFunction, true, "a library of functions")
-			break
-		}
-		if ok = w.next(e); ok {
-			w.out.byte(opFunction)
-			ok = c.src.copyValue(&w.out)
-			c.report.Functions++
-		}
-	case KindModuleAux:
-		if w.dialect.Family == Dragonfly || w.dialect.Version < 9 {
-			skip = true
-		}
-		if skip || !c.module(e.Module) {
-			_, ok = c.lose(LossModule, true, "aux data of module "+e.Module.Name())
-			break
-		}
-		if ok = w.next(e); ok {
-			w.out.byte(opModuleAux)
-			for _, n := range [...]uint64{uint64(e.Module), moduleUint, c.src.auxWhen} {
-				w.out.length(n)
-			}
-			ok = c.src.copyValue(&w.out)
-		}
-	default:
-		// Slots are of the source's cluster; templates are encoded into the hashes that use them.
-		c.report.Dropped++
-	}
-	if !ok {
-		return c.ended()
-	}
-	return nil
-}
-
-// convertAux converts an aux fact.
-func (c *converter) convertAux() error {
-	e, to := c.entry, c.dst.dialect
-	ok := true
-	switch string(e.Key) {
-	case "search-index", "search-synonyms":
-		if to.Family != Dragonfly {
-			_, ok = c.lose(LossIndex, true, "a search index")
-			break
-		}
-		return c.dst.WriteEntry(e, Shape{})
-	case "keydb-subexpire-key":
-		_, ok = c.lose(LossMemberExpiry, true, "the expiry of a member, of the key before")
-	case "lua":
-		// A script of the cache: servers since Redis 7.0 ignore it.
-		if to.Family == Dragonfly || to.Version < 10 {
-			return c.dst.WriteEntry(e, Shape{})
-		}
-		c.report.Dropped++
-	case "redis-ver", "valkey-ver", "redis-bits", "ctime":
-		return c.dst.WriteEntry(e, Shape{})
-	case "used-mem":
-		if !c.opts.filters() && to.Family != Dragonfly {
-			return c.dst.WriteEntry(e, Shape{})
-		}
-		c.report.Dropped++
-	default:
-		// Where the source stood in its replication stream, in its cluster, in a set of files, or nobody knows what.
-		c.report.Dropped++
-	}
-	if !ok {
-		return c.err
-	}
-	return nil
 }

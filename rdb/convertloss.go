@@ -77,10 +77,14 @@ type ConvertReport struct {
 	From, To  Dialect
 	Keys      int64        // written
 	Encoded   int64        // of these, not copied as they were
-	Filtered  int64        // keys left out because the options said so
+	Filtered  int64        // keys left out because the options don't select them
+	Expired   int64        // keys left out because they had expired at ConvertOptions.ExpiredAt
 	Functions int64        // written
-	Dropped   int64        // entries left out because they only say something about the source or its server
+	Dropped   int64        // entries left out: they only say something about the source or its server, or an earlier source had the same
 	Losses    []LossReport // in alphabetical order
+
+	DBs     []DBStats     // of the keys written, by their database in the target, in ascending order
+	Modules []ModuleStats // whose values or aux data were written, in order of name and version
 }
 
 // lose takes note of a loss and tells whether it makes the key, or what else it is, be left out. On an error it returns false.
@@ -121,8 +125,11 @@ func (r *ConvertReport) Add(other *ConvertReport) {
 	r.Keys += other.Keys
 	r.Encoded += other.Encoded
 	r.Filtered += other.Filtered
+	r.Expired += other.Expired
 	r.Functions += other.Functions
 	r.Dropped += other.Dropped
+	r.DBs = addDBs(r.DBs, other.DBs)
+	r.Modules = addModules(r.Modules, other.Modules)
 	for _, l := range other.Losses {
 		to := r.lossOf(l.Loss)
 		to.Count += l.Count

@@ -10,9 +10,9 @@ package rdb
 // There are no wrong patterns: a bracket that is not closed ends with the pattern, a backslash at the end is itself, and
 // a range may end with what would else close the bracket. Servers have one whim: of all patterns that are stars alone,
 // only a single star matches the empty name.
-func matchGlob(pattern, name []byte) bool {
+func matchGlob(pattern string, name []byte) bool {
 	if len(name) == 0 {
-		return len(pattern) == 0 || string(pattern) == "*"
+		return pattern == "" || pattern == "*"
 	}
 	p, n := 0, 0
 	star, from := -1, 0 // the pattern behind the last star, and what of the name is tried for it
@@ -41,7 +41,7 @@ func matchGlob(pattern, name []byte) bool {
 }
 
 // matchOne tells whether the item at pattern[p] stands for a byte, and where the next one begins.
-func matchOne(pattern []byte, p int, c byte) (matched bool, next int) {
+func matchOne(pattern string, p int, c byte) (matched bool, next int) {
 	switch pattern[p] {
 	case '?':
 		return true, p + 1
@@ -56,7 +56,7 @@ func matchOne(pattern []byte, p int, c byte) (matched bool, next int) {
 }
 
 // matchBracket is matchOne behind an opening bracket.
-func matchBracket(pattern []byte, p int, c byte) (matched bool, next int) {
+func matchBracket(pattern string, p int, c byte) (matched bool, next int) {
 	inverted := p < len(pattern) && pattern[p] == '^'
 	if inverted {
 		p++

@@ -70,61 +70,86 @@ type dbCount struct {
 }
 
 func (r *Reader) countDB() bool {
-	c := r.counts.dbs[r.db]
-	if c == nil {
-		if len(r.counts.dbs) >= maxDBs {
-			return r.unsupported(fmt.Sprintf("keys in more than %d databases", maxDBs))
-		}
-		if r.counts.dbs == nil {
-			r.counts.dbs = make(map[int]*dbCount)
-		}
-		c = new(dbCount)
-		r.counts.dbs[r.db] = c
-	}
-	r.counts.db = c
-	return true
+	return r.counts.selectDB(r.db) || r.unsupported(fmt.Sprintf("keys in more than %d databases", maxDBs))
 }
 
 func (r *Reader) countModule(id ModuleID, keys, aux int64) bool {
-	m := r.counts.module
+	return r.counts.addModule(id, keys, aux) || r.unsupported(fmt.Sprintf("values of more than %d module types", maxModules))
+}
+
+// selectDB makes a database the one that keys are counted for. It returns false if there are too many.
+func (c *counts) selectDB(db int) bool {
+	d := c.dbs[db]
+	if d == nil {
+		if len(c.dbs) >= maxDBs {
+			return false
+		}
+		if c.dbs == nil {
+			c.dbs = make(map[int]*dbCount)
+		}
+		d = new(dbCount)
+		c.dbs[db] = d
+	}
+	c.db = d
+	return true
+}
+
+// addModule counts what there is of a module. It returns false if there are too many of them.
+func (c *counts) addModule(id ModuleID, keys, aux int64) bool {
+	m := c.module
 	if m == nil || m.ID != id {
-		if m = r.counts.modules[id]; m == nil {
-			if len(r.counts.modules) >= maxModules {
-				return r.unsupported(fmt.Sprintf("values of more than %d module types", maxModules))
+		if m = c.modules[id]; m == nil {
+			if len(c.modules) >= maxModules {
+				return false
 			}
-			if r.counts.modules == nil {
-				r.counts.modules = make(map[ModuleID]*ModuleStats)
+			if c.modules == nil {
+				c.modules = make(map[ModuleID]*ModuleStats)
 			}
 			m = &ModuleStats{ID: id}
-			r.counts.modules[id] = m
+			c.modules[id] = m
 		}
-		r.counts.module = m
+		c.module = m
 	}
 	m.Keys += keys
 	m.Aux += aux
 	return true
 }
 
-// Stats returns what was seen so far. The result is the caller's. A key counts as soon as Next returned it.
-func (r *Reader) Stats() Stats {
-	s := Stats{Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum}
-	for db, c := range r.counts.dbs {
-		d := DBStats{DB: db, Expires: c.expires, Types: make(map[Type]int64)}
-		for t, n := range c.types {
+// databases returns what was counted by database.
+func (c *counts) databases() []DBStats {
+	var out []DBStats
+	for db, n := range c.dbs {
+		d := DBStats{DB: db, Expires: n.expires, Types: make(map[Type]int64)}
+		for t, n := range n.types {
 			if n > 0 {
 				d.Types[Type(t)] = n
 				d.Keys += n
 			}
 		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b DBStats) int { return cmp.Compare(a.DB, b.DB) })
+	return out
+}
+
+// moduleStats returns what was counted by module.
+func (c *counts) moduleStats() []ModuleStats {
+	var out []ModuleStats
+	for _, m := range c.modules {
+		out = append(out, *m)
+	}
+	slices.SortFunc(out, compareModules)
+	return out
+}
+
+// Stats returns what was seen so far. The result is the caller's. A key counts as soon as Next returned it.
+func (r *Reader) Stats() Stats {
+	s := Stats{Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum,
+		DBs: r.counts.databases(), Modules: r.counts.moduleStats()}
+	for _, d := range s.DBs {
 		s.Keys += d.Keys
 		s.Expires += d.Expires
-		s.DBs = append(s.DBs, d)
 	}
-	slices.SortFunc(s.DBs, func(a, b DBStats) int { return a.DB - b.DB })
-	for _, m := range r.counts.modules {
-		s.Modules = append(s.Modules, *m)
-	}
-	slices.SortFunc(s.Modules, compareModules)
 	return s
 }
 
@@ -145,26 +170,36 @@ func (s *Stats) Add(other Stats) {
 	s.Functions += other.Functions
 	s.Journal += other.Journal
 	s.Bytes += other.Bytes
-	for _, d := range other.DBs {
-		i, found := slices.BinarySearchFunc(s.DBs, d.DB, func(d DBStats, db int) int { return d.DB - db })
+	s.DBs = addDBs(s.DBs, other.DBs)
+	s.Modules = addModules(s.Modules, other.Modules)
+}
+
+func addDBs(to, other []DBStats) []DBStats {
+	for _, d := range other {
+		i, found := slices.BinarySearchFunc(to, d.DB, func(d DBStats, db int) int { return cmp.Compare(d.DB, db) })
 		if !found {
-			s.DBs = slices.Insert(s.DBs, i, DBStats{DB: d.DB, Types: make(map[Type]int64)})
+			to = slices.Insert(to, i, DBStats{DB: d.DB, Types: make(map[Type]int64)})
 		}
-		to := &s.DBs[i]
-		to.Keys += d.Keys
-		to.Expires += d.Expires
+		sum := &to[i]
+		sum.Keys += d.Keys
+		sum.Expires += d.Expires
 		for t, n := range d.Types {
-			to.Types[t] += n
+			sum.Types[t] += n
 		}
 	}
-	for _, m := range other.Modules {
-		i, found := slices.BinarySearchFunc(s.Modules, m, compareModules)
+	return to
+}
+
+func addModules(to, other []ModuleStats) []ModuleStats {
+	for _, m := range other {
+		i, found := slices.BinarySearchFunc(to, m, compareModules)
 		if !found {
-			s.Modules = slices.Insert(s.Modules, i, ModuleStats{ID: m.ID})
+			to = slices.Insert(to, i, ModuleStats{ID: m.ID})
 		}
-		s.Modules[i].Keys += m.Keys
-		s.Modules[i].Aux += m.Aux
+		to[i].Keys += m.Keys
+		to[i].Aux += m.Aux
 	}
+	return to
 }
 
 func compareModules(a, b ModuleStats) int {

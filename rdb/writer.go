@@ -61,7 +61,9 @@ type Writer struct {
 	dialect Dialect
 	err     error
 	closed  bool
-	db      int // selected, -1 for none
+	db      int  // selected, -1 for none
+	keyed   bool // a key was written
+	earlier earlier
 
 	entry struct { // the one that is being written; without its name, unless that is short, for errors
 		kind Kind
@@ -77,7 +79,7 @@ type Writer struct {
 // dialect is Redis from version 6 on, Valkey or Dragonfly (the RDB that it loads; not a set of DFS files). Any other is an
 // error that wraps ErrUnsupported. A nil opts means the defaults.
 func NewWriter(w io.Writer, d Dialect, opts *WriterOptions) (*Writer, error) {
-	if !d.known() || d.Family == Redis && d.Version < 6 {
+	if !d.writable() {
 		return nil, fmt.Errorf("rdb: %w dialect %v: redis:6 to redis:%d, valkey:%d and dragonfly:%d can be written",
 			ErrUnsupported, d, maxRedis, valkeyVersion, dragonflyVersion)
 	}
@@ -284,6 +286,7 @@ func (w *Writer) selectDB(db int) {
 // attributes writes what goes before the type byte of a key.
 func (w *Writer) attributes(e *Entry) bool {
 	o := &w.out
+	w.keyed = true
 	w.selectDB(e.DB)
 	if e.HasExpiry {
 		o.byte(opExpireMillis)

@@ -8,6 +8,9 @@ import (
 // The functions of this file say what streams of a dialect have a place for. Sources: rdb-format 1.3 and 3, dfs-format 2.5
 // and 3.
 
+// writable tells whether there is a Writer for the dialect.
+func (d Dialect) writable() bool { return d.known() && (d.Family != Redis || d.Version >= 6) }
+
 // magic returns what streams of the dialect begin with.
 func (d Dialect) magic() []byte {
 	if d.Family == Valkey {
@@ -81,6 +84,38 @@ func (d Dialect) streamLevel() int {
 // streamCode returns the type byte of a layout of streams.
 func streamCode(level int) uint8 {
 	return [...]uint8{codeStream1, codeStream2, codeStream3, codeStream4, codeStream5}[level-1]
+}
+
+// elementCode returns the encoding in which values of a type are written element by element, and whether it has a place for
+// expiries of the elements' own, if that is asked for. There have to be such values in the dialect.
+func (d Dialect) elementCode(t Type, expiry bool) (code uint8, expires bool) {
+	switch t {
+	case TypeList:
+		if d.Family == Dragonfly {
+			return codeQuicklist2, false
+		}
+		return codeList, false
+	case TypeSet:
+		if expiry && d.Family == Dragonfly {
+			return codeExpireSet, true
+		}
+		return codeSet, false
+	case TypeZSet:
+		if d.Version < 8 {
+			return codeZSetText, false
+		}
+		return codeZSet, false
+	case TypeHash:
+		if expiry {
+			return d.expiryHash()
+		}
+		return codeHash, false
+	case TypeStream:
+		return streamCode(d.streamLevel()), false
+	case TypeJSON:
+		return codeJSON, false
+	}
+	return codeString, false
 }
 
 // lastExpiry returns the latest expiry of a field or member that servers of the dialect load, in Unix milliseconds.

@@ -56,38 +56,30 @@ func (v *valueWriter) begin(w *Writer, e *Entry, s Shape) {
 	*v = valueWriter{known: s.Len > 0, left: s.Len}
 	d := w.dialect
 	counted := true
+	if e.Type == TypeStream && d.streamLevel() == 0 {
+		w.unsupported("a value of type stream")
+		return
+	}
+	v.code, v.expiry = d.elementCode(e.Type, s.Expiry)
 	switch e.Type {
 	case TypeString:
-		v.kind, v.code, counted = ElementBytes, codeString, false
+		v.kind, counted = ElementBytes, false
 	case TypeList:
-		v.kind, v.code = ElementItem, codeList
-		if d.Family == Dragonfly {
-			v.code, v.known = codeQuicklist2, false // counts nodes
+		v.kind = ElementItem
+		if v.code == codeQuicklist2 {
+			v.known = false // it counts nodes
 			w.list.reset()
 		}
 	case TypeSet:
-		v.kind, v.code = ElementMember, codeSet
-		if s.Expiry && d.Family == Dragonfly {
-			v.code, v.expiry = codeExpireSet, true
-		}
+		v.kind = ElementMember
 	case TypeZSet:
-		v.kind, v.code = ElementScored, codeZSet
-		if d.Version < 8 {
-			v.code = codeZSetText
-		}
+		v.kind = ElementScored
 	case TypeHash:
-		v.kind, v.code = ElementField, codeHash
-		if s.Expiry {
-			v.code, v.expiry = d.expiryHash()
-		}
+		v.kind = ElementField
 	case TypeStream:
-		if d.streamLevel() == 0 {
-			w.unsupported("a value of type stream")
-			return
-		}
-		v.kind, v.code, v.known = ElementEntry, streamCode(d.streamLevel()), false
+		v.kind, v.known = ElementEntry, false
 	case TypeJSON:
-		v.kind, v.code, v.raw, counted = ElementBytes, codeJSON, true, false
+		v.kind, v.raw, counted = ElementBytes, true, false
 	default:
 		v.kind, v.code, counted = ElementRaw, e.Encoding, false
 		if t := d.encodings()[v.code]; t.typ != e.Type {
