@@ -58,6 +58,7 @@ type Kind string
 // The kinds of backup.
 const (
 	KindManual Kind = "manual" // somebody asked for it
+	KindSafety Kind = "safety" // what a target held before a restore replaced it
 )
 
 // A Backup is the manifest of one backup. It never holds a secret.

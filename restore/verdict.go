@@ -3,6 +3,7 @@ package restore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/rdb"
@@ -10,12 +11,14 @@ import (
 
 // Requirements are what a target has to offer for a backup.
 type Requirements struct {
-	// Backup is the manifest. Once the backup was read, it is that of what is to be loaded, selected and converted.
+	// Backup is the manifest.
 	Backup *catalog.Backup
+	// Final says that Backup is of what is to be loaded, after selection and conversion. Before the backup was read it is that
+	// of the whole backup. What Load is given is final.
+	Final bool
 	// Options are the caller's choices; nil means the defaults.
 	Options *Options
-	// Memory is how much memory the data takes in the target, in bytes, by an estimate from the keys; 0 if the backup was not read
-	// yet.
+	// Memory is how much memory the data takes in the target, in bytes, by an estimate from the keys; 0 if that isn't known.
 	Memory int64
 }
 
@@ -25,6 +28,26 @@ func (r Requirements) Conflict() Conflict {
 		return IntoEmpty
 	}
 	return r.Options.Conflict
+}
+
+// Databases returns the databases that are written to, in ascending order.
+func (r Requirements) Databases() []int {
+	var dbs []int
+	for _, db := range r.Backup.DBs {
+		n := db.Index
+		if r.Options != nil && !r.Final {
+			s := r.Options.Select
+			if s.DBs != nil && !slices.Contains(s.DBs, n) {
+				continue
+			}
+			if to, ok := s.MapDB[n]; ok {
+				n = to
+			}
+		}
+		dbs = append(dbs, n)
+	}
+	slices.Sort(dbs)
+	return slices.Compact(dbs)
 }
 
 // A Level says how a point of a Verdict came out.

@@ -47,8 +47,8 @@ type Writer struct {
 // Dragonfly takes certain characters in a name for more than themselves, and looks for the shards of a set by putting something else for the
 // word "summary" wherever it stands: such names are refused, and so is a name with an extension.
 func Create(dir, name string, opts *WriterOptions) (*Writer, error) {
-	if why := badName(name); why != "" {
-		return nil, fmt.Errorf("dfs: %q can't name a set: %s", name, why)
+	if err := ValidName(name); err != nil {
+		return nil, err
 	}
 	var o WriterOptions
 	if opts != nil {
@@ -69,10 +69,7 @@ func Create(dir, name string, opts *WriterOptions) (*Writer, error) {
 	if _, err := os.Lstat(filepath.Join(dir, name+summarySuffix)); err == nil {
 		return nil, fmt.Errorf("dfs: %s in %s: %w; remove that set, or choose another name", name+summarySuffix, dir, fs.ErrExist)
 	}
-	for n := range o.Shards {
-		w.names = append(w.names, fmt.Sprintf("%s-%04d%s", name, n, extension))
-	}
-	w.names = append(w.names, name+summarySuffix)
+	w.names = Names(name, o.Shards)
 	var to []io.Writer
 	for _, name := range w.names {
 		f, err := os.Create(filepath.Join(dir, name+temporary))
@@ -89,16 +86,30 @@ func Create(dir, name string, opts *WriterOptions) (*Writer, error) {
 	return w, nil
 }
 
-func badName(name string) string {
+// ValidName returns nil for a name that Dragonfly takes for a set, without its directory and the endings of files. See Create for what it doesn't
+// take.
+func ValidName(name string) error {
+	why := ""
 	switch {
 	case name == "":
-		return "it is empty"
+		why = "it is empty"
 	case strings.ContainsAny(name, `/\[]?*~"%{}.`):
-		return `it has one of / \ [ ] ? * ~ " % { } .`
+		why = `it has one of / \ [ ] ? * ~ " % { } .`
 	case strings.Contains(name, "summary"):
-		return `it has the word "summary" in it`
+		why = `it has the word "summary" in it`
+	default:
+		return nil
 	}
-	return ""
+	return fmt.Errorf("dfs: %q can't name a set: %s", name, why)
+}
+
+// Names returns the names of the files of a set: the shards, then the summary.
+func Names(name string, shards int) []string {
+	var names []string
+	for n := range shards {
+		names = append(names, fmt.Sprintf("%s-%04d%s", name, n, extension))
+	}
+	return append(names, name+summarySuffix)
 }
 
 // Close ends all streams and makes the files durable and visible, the summary last. On an error nothing is left of the set but, if
