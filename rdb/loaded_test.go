@@ -70,6 +70,43 @@ type contentLine struct {
 	Value    any
 }
 
+// change makes of a line what it is after a change of expiries.
+func (l *contentLine) change(t *testing.T, expiry func(at int64) int64) {
+	if expiry == nil {
+		return
+	}
+	if l.ExpireMS != nil {
+		at := expiry(*l.ExpireMS)
+		if l.ExpireMS = &at; at == 0 {
+			l.ExpireMS = nil
+		}
+	}
+	if l.Type == "set" {
+		// Dragonfly's fixture tells of each member whether it may expire, servers only its name.
+		for i, m := range l.Value.([]any) {
+			if pair, ok := m.([]any); ok && expiry(1) == 0 {
+				l.Value.([]any)[i] = pair[0]
+			}
+		}
+	}
+	if l.Type != "hash" {
+		return
+	}
+	for _, f := range l.Value.([]any) {
+		if field := f.([]any); field[2] != nil {
+			at, err := strconv.ParseInt(field[2].(string), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at = expiry(at); at == 0 {
+				field[2] = nil
+			} else {
+				field[2] = strconv.FormatInt(at, 10)
+			}
+		}
+	}
+}
+
 // contentLines reads the .jsonl file of a fixture: without the keys that have expired since.
 func contentLines(t *testing.T, name string) []contentLine {
 	t.Helper()
@@ -328,7 +365,7 @@ func TestServersLoadConverted(t *testing.T) {
 					continue // without contents that every server takes, or without a file that tells them
 				}
 				for _, d := range loads[version] {
-					loadConverted(t, l, c, f, d)
+					loadConverted(t, l, c, f, d, ConvertOptions{}, nil)
 					loaded++
 				}
 			}
@@ -339,12 +376,53 @@ func TestServersLoadConverted(t *testing.T) {
 	}
 }
 
-func loadConverted(t *testing.T, l *loader, c *redis.Conn, f fixture, d Dialect) {
+// TestServersLoadExpiries has servers load what conversions make of expiries: of keys, and of fields in every encoding that has them.
+func TestServersLoadExpiries(t *testing.T) {
+	for _, version := range testserver.All() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			l := startLoader(t, version)
+			c := l.conn(t)
+			loaded := 0
+			for _, f := range fixtures(t, 1<<30) {
+				if !strings.Contains(f.name, "ttl") && !strings.Contains(f.name, "pre_ga") && !strings.HasSuffix(f.name, "/expires") && !strings.HasSuffix(f.name, "/mini") {
+					continue
+				}
+				for _, d := range loads[version] {
+					loadConverted(t, l, c, f, d, ConvertOptions{ShiftExpiry: 90 * time.Minute}, func(at int64) int64 { return at + 5400000 })
+					loadConverted(t, l, c, f, d, ConvertOptions{DropExpiry: true}, func(int64) int64 { return 0 })
+					// Expiries as far away as can be load as well, and so do those that have passed long ago.
+					for _, by := range []time.Duration{math.MaxInt64, math.MinInt64} {
+						out, _, err := convert(f.data, d, &ConvertOptions{ShiftExpiry: by, Policy: SkipKey})
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := Check(NewReader(bytes.NewReader(out), nil), &CheckOptions{Databases: 1000}); err != nil {
+							t.Errorf("%s to %v, shifted by %v: %v", f.name, d, by, err)
+						}
+						if err := l.load(ctx, c, out); err != nil {
+							t.Fatalf("%s to %v, shifted by %v: the server doesn't load it: %v", f.name, d, by, err)
+						}
+					}
+					loaded++
+				}
+			}
+			if loaded < 40 {
+				t.Errorf("only %d files loaded", loaded)
+			}
+		})
+	}
+}
+
+// loadConverted does that with one of them; expiry says what the options make of an expiry, 0 for none.
+func loadConverted(t *testing.T, l *loader, c *redis.Conn, f fixture, d Dialect, opts ConvertOptions, expiry func(at int64) int64) {
 	t.Helper()
 	ctx := t.Context()
-	out, report, err := convert(f.data, d, nil)
+	out, report, err := convert(f.data, d, &opts)
 	if errors.Is(err, ErrLoss) {
-		out, report, err = convert(f.data, d, &ConvertOptions{Policy: SkipKey})
+		opts.Policy = SkipKey
+		out, report, err = convert(f.data, d, &opts)
 	}
 	if err != nil {
 		t.Errorf("%s to %v: %v", f.name, d, err)
@@ -381,6 +459,7 @@ func loadConverted(t *testing.T, l *loader, c *redis.Conn, f fixture, d Dialect)
 			}
 		}
 		sizes[db]++
+		line.change(t, expiry)
 		typ, err := c.Type(ctx, line.Key).Result()
 		if err != nil || typ != line.Type {
 			t.Errorf("%s to %v: key %q is of type %s, want %s (%v)", f.name, d, line.Key, typ, line.Type, err)

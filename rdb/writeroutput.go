@@ -120,7 +120,7 @@ func (o *output) spill(p []byte) {
 	}
 	if o.spool == nil {
 		if o.newSpool == nil {
-			o.err = &TooLargeError{Offset: o.offset(), What: "what is to be held of a value until its number of elements is known, without WriterOptions.Spool,",
+			o.err = &TooLargeError{Offset: o.offset(), What: "what is to be held of a value until its end, without WriterOptions.Spool,",
 				Size: uint64(len(o.buf) + len(p)), Limit: int64(o.limit)}
 			return
 		}
