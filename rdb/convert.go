@@ -37,7 +37,7 @@ type ConvertOptions struct {
 	// none is. Hash fields and members of sets stay, expired or not.
 	ExpiredAt int64
 
-	// Modules names modules whose values and aux data the target takes, such as "vectorset". Without that they pass only
+	// Modules names the modules whose values and aux data the target takes, such as "vectorset"; no others pass. nil: they pass only
 	// between dialects of one family, to the same or a newer version. With "ReJSON-RL", Dragonfly's JSON becomes that module's.
 	Modules []string
 }
@@ -314,8 +314,8 @@ func (c *converter) module(id ModuleID) bool {
 		return id == rejson
 	case to.Version < 8:
 		return false
-	case slices.Contains(c.opts.Modules, name):
-		return true
+	case c.opts.Modules != nil:
+		return slices.Contains(c.opts.Modules, name)
 	}
 	return from.Family == to.Family && from.Version <= to.Version
 }

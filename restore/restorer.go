@@ -11,7 +11,6 @@ import (
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
-	"github.com/amberkv/amber/internal/crashpoint"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/seal"
 )
@@ -22,6 +21,8 @@ type Config struct {
 	Catalog catalog.Catalog  // holds the manifests; required
 	Logger  *slog.Logger     // nil: discard
 	Now     func() time.Time // nil: the machine's clock
+	// TempDir is where values are held that have to be encoded anew and are too large for memory; empty: the system's.
+	TempDir string
 }
 
 // A Restorer verifies backups and restores them. It is safe for use by several goroutines.
@@ -30,6 +31,7 @@ type Restorer struct {
 	catalog catalog.Catalog
 	log     *slog.Logger
 	now     clock.Func
+	temp    string
 }
 
 // New returns a Restorer. The error says which field of the configuration is missing.
@@ -43,7 +45,7 @@ func New(cfg Config) (*Restorer, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now)}, nil
+	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now), temp: cfg.TempDir}, nil
 }
 
 // A Verification says what proving a backup found.
@@ -68,50 +70,6 @@ func (r *Restorer) Verify(ctx context.Context, id catalog.ID, progress func(Prog
 		return nil, err
 	}
 	return r.verify(ctx, b, progress)
-}
-
-// Restore verifies a backup and then lets loader put it into its target. A nil opts means the defaults.
-//
-// Before the target is touched every stored byte is read and held against its SHA-256. If the manifest says that its run
-// parsed these very bytes to their end, that proves them sound; else they are parsed too, as Verify does.
-//
-// When the error wraps ErrNotVerified, ErrNotEmpty or ErrRefused the target was not touched. Once anything was changed there, every
-// error is a *PartialError that says what state the target is in.
-func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (*Report, error) {
-	if opts == nil {
-		opts = &Options{}
-	}
-	b, err := r.ready(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	// The target is asked first, because a refusal should not wait for the verification of a large backup; the loader
-	// asks again right before it writes.
-	report(opts.Progress, Progress{Stage: StageCheck})
-	verdict, err := loader.Check(ctx, Requirements{Backup: b, Options: opts})
-	if err != nil {
-		return nil, fmt.Errorf("looking at the target: %w", err)
-	}
-	if err := verdict.Err(opts); err != nil {
-		return nil, err
-	}
-	start := r.now()
-	prove := r.verify
-	if b.Verification.Structure {
-		prove = r.verifyHashes
-	}
-	if _, err := prove(ctx, b, opts.Progress); err != nil {
-		return nil, err
-	}
-	proved := r.now().Sub(start)
-	crashpoint.Hit(crashpoint.RestoreVerified)
-	rep, err := loader.Load(ctx, &source{r: r, b: b}, opts)
-	if err != nil {
-		return nil, err
-	}
-	rep.Verify = proved
-	report(opts.Progress, Progress{Stage: StageDone, Bytes: rep.Bytes, Total: rep.Bytes, Keys: rep.Keys})
-	return rep, nil
 }
 
 // ready returns the manifest of a backup that can be restored.
@@ -272,18 +230,6 @@ func notVerified(err error) error {
 		return fmt.Errorf("%w: %w", ErrNotVerified, err)
 	}
 	return err
-}
-
-// source is a verified backup as a loader reads it.
-type source struct {
-	r *Restorer
-	b *catalog.Backup
-}
-
-func (s *source) Backup() *catalog.Backup { return s.b }
-
-func (s *source) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
-	return s.r.open(ctx, p)
 }
 
 func report(f func(Progress), p Progress) {

@@ -72,6 +72,44 @@ func keep(t *testing.T, store storage.Store, raw []byte, change func(*catalog.Ba
 	return b
 }
 
+// keepParts puts a snapshot of several parts into a store and returns its manifest.
+func keepParts(t *testing.T, store storage.Store, raw ...[]byte) *catalog.Backup {
+	t.Helper()
+	var all catalog.Contents
+	whole := &catalog.Backup{}
+	for i, data := range raw {
+		other := memstore.New(nil)
+		b := keep(t, other, data, nil)
+		object, err := storage.ReadFile(t.Context(), other, b.Parts[0].Key, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			*whole = *b
+			whole.Parts, whole.RawBytes, whole.StoredBytes = nil, 0, 0
+		}
+		p := b.Parts[0]
+		p.Name = fmt.Sprintf("part-%04d.rdb.zst", i)
+		p.Key = whole.Prefix() + p.Name
+		whole.Parts = append(whole.Parts, p)
+		whole.RawBytes += p.RawSize
+		whole.StoredBytes += p.Size
+		if err := storage.WriteFile(t.Context(), store, p.Key, object, nil); err != nil {
+			t.Fatal(err)
+		}
+		found, err := catalog.Inspect(bytes.NewReader(data), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Add(found)
+	}
+	all.Record(whole)
+	if _, err := newCatalog(t, store).Put(t.Context(), whole, ""); err != nil {
+		t.Fatal(err)
+	}
+	return whole
+}
+
 func newCatalog(t *testing.T, store storage.Store) *storecatalog.Catalog {
 	t.Helper()
 	c, err := storecatalog.New(storecatalog.Config{Store: store})
@@ -255,15 +293,21 @@ func TestVerdict(t *testing.T) {
 	b := keep(t, store, snapshotOf(5), nil)
 	for name, test := range map[string]struct {
 		points []restore.Point
+		accept []string
 		want   error
 	}{
-		"passes":    {[]restore.Point{{Name: "empty", Level: restore.Pass}, {Name: "memory", Level: restore.Warn}}, nil},
-		"has data":  {[]restore.Point{{Name: "empty", Level: restore.Fail, Detail: "it holds 3 keys"}}, restore.ErrNotEmpty},
-		"cluster":   {[]restore.Point{{Name: "cluster", Level: restore.Fail}}, restore.ErrRefused},
-		"both fail": {[]restore.Point{{Name: "empty", Level: restore.Fail}, {Name: "cluster", Level: restore.Fail}}, restore.ErrRefused},
+		"passes":          {[]restore.Point{{Name: "empty", Level: restore.Pass}}, nil, nil},
+		"warns":           {[]restore.Point{{Name: "memory", Level: restore.Warn}}, nil, restore.ErrNotAccepted},
+		"accepted":        {[]restore.Point{{Name: "memory", Level: restore.Warn}}, []string{"memory"}, nil},
+		"all accepted":    {[]restore.Point{{Name: "memory", Level: restore.Warn}, {Name: "tls", Level: restore.Warn}}, []string{"all"}, nil},
+		"another":         {[]restore.Point{{Name: "memory", Level: restore.Warn}}, []string{"tls"}, restore.ErrNotAccepted},
+		"no way to force": {[]restore.Point{{Name: "cluster", Level: restore.Fail}}, []string{"cluster", "all"}, restore.ErrRefused},
+		"has data":        {[]restore.Point{{Name: "empty", Level: restore.Fail, Detail: "it holds 3 keys"}}, nil, restore.ErrNotEmpty},
+		"cluster":         {[]restore.Point{{Name: "cluster", Level: restore.Fail}}, nil, restore.ErrRefused},
+		"both fail":       {[]restore.Point{{Name: "empty", Level: restore.Fail}, {Name: "cluster", Level: restore.Fail}}, nil, restore.ErrRefused},
 	} {
 		to := &target{verdict: restore.Verdict{Points: test.points}}
-		_, err := newRestorer(t, store).Restore(t.Context(), b.ID, to, nil)
+		_, err := newRestorer(t, store).Restore(t.Context(), b.ID, to, &restore.Options{Accept: test.accept})
 		if !errors.Is(err, test.want) || (to.loads == 1) != (test.want == nil) {
 			t.Errorf("%s: %v, Load was called %d times", name, err, to.loads)
 		}
