@@ -88,7 +88,7 @@ func (o *ConvertOptions) expire(h *Entry) bool {
 // Dragonfly's JSON counts as TypeModule where it becomes the module's. What a stream says before anything in it is Dragonfly's own is
 // not enough for from: see Reader.Dialect. Encodings that are newer than what their stream says, which no server writes, don't count.
 func (d Dialect) Encodings(t Type, from Dialect) []uint8 {
-	if !d.writable() || !from.known() {
+	if !d.writable() || !from.known() && from.Family != Dragonfly { // whatever version a made-up stream says
 		return nil
 	}
 	var there [256]bool
