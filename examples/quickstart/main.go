@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/restore"
 )
 
 func main() {
@@ -40,17 +41,18 @@ func demo(ctx context.Context, out io.Writer, env func(string) string) (err erro
 		return err
 	}
 	defer os.RemoveAll(dir)
+	stop := func(s *server) { err = errors.Join(err, s.stop(ctx)) }
 
 	// Where the data are, and where they are put back.
 	var from *redis.Options
 	private := env("REDIS_URL") == ""
 	if private {
-		s, err := startServer(ctx, dir, "", env)
+		s, err := startServer(ctx, dir, restore.Need{}, env)
 		if err != nil {
 			return err
 		}
-		defer s.stop()
-		from = s.options
+		defer stop(s)
+		from = s.Options()
 		say("1. Started %s, private and empty, at %s.", s.name, from.Addr)
 	} else if from, err = redis.ParseURL(env("REDIS_URL")); err != nil {
 		return errors.New("REDIS_URL is not a server's URL: redis://[user[:password]@]host[:port]") // the parser's error may quote the password
@@ -117,12 +119,12 @@ func demo(ctx context.Context, out io.Writer, env func(string) string) (err erro
 			return fmt.Errorf("the backup is good, but somebody wrote to %s meanwhile, so there is nothing to compare it with: %s",
 				from.Addr, strings.Join(d, "; "))
 		}
-		s, err := startServer(ctx, dir, b.Source.Engine, env)
+		s, err := startServer(ctx, dir, restore.NeedOf(b, nil), env)
 		if err != nil {
 			return fmt.Errorf("the backup is good, but there is no private server to restore it into: %w", err)
 		}
-		defer s.stop()
-		to = s.options
+		defer stop(s)
+		to = s.Options()
 		say("5. Started %s, private and empty, at %s.", s.name, to.Addr)
 	}
 

@@ -4,37 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/amberkv/amber/restore"
+	"github.com/amberkv/amber/restore/localserver"
 )
 
-// server is a private server: nobody knows its port, and it keeps nothing.
+// server is a private server: nobody knows its password, and it keeps nothing.
 type server struct {
-	name    string // such as "valkey-server 9.1.0"
-	options *redis.Options
-	stop    func()
+	restore.Provisioned
+	name string // such as "valkey-server 9.1.0"
 }
 
-// startServer starts a server that it finds on this machine, one of the given engine if there is one.
-func startServer(ctx context.Context, dir, engine string, env func(string) string) (*server, error) {
+// startServer starts a server that it finds on this machine, one of the engine that is needed if there is one.
+func startServer(ctx context.Context, dir string, need restore.Need, env func(string) string) (*server, error) {
 	programs, err := findServers(env)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(programs, func(a, b program) int {
-		return strings.Compare(rank(a, engine), rank(b, engine))
-	})
+	slices.SortStableFunc(programs, func(a, b string) int { return strings.Compare(rank(a, need.Engine), rank(b, need.Engine)) })
 	var errs []error
 	for _, p := range programs {
-		s, err := p.start(ctx, dir)
+		s, err := start(ctx, p, dir, need)
 		if err == nil {
 			return s, nil
 		}
@@ -50,23 +45,20 @@ func startServer(ctx context.Context, dir, engine string, env func(string) strin
 		"install one (apt-get install redis-server), or run `make servers`", errors.Join(errs...))
 }
 
-func rank(p program, engine string) string {
-	if engine != "" && strings.HasPrefix(filepath.Base(p.path), engine) {
+func rank(program, engine string) string {
+	if engine != "" && strings.HasPrefix(filepath.Base(program), engine) {
 		return "a"
 	}
 	return "b"
 }
 
-// program is a server's executable.
-type program struct{ path string }
-
 // findServers looks in PATH, and then where `make servers` puts servers, newest first.
-func findServers(env func(string) string) ([]program, error) {
-	var found []program
+func findServers(env func(string) string) ([]string, error) {
+	var found []string
 	for _, name := range []string{"valkey-server", "redis-server"} {
 		for _, dir := range filepath.SplitList(env("PATH")) {
 			if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-				found = append(found, program{path})
+				found = append(found, path)
 				break
 			}
 		}
@@ -84,59 +76,27 @@ func findServers(env func(string) string) ([]program, error) {
 	slices.Sort(prepared) // "redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1"
 	slices.Reverse(prepared)
 	for _, path := range prepared {
-		found = append(found, program{path})
+		found = append(found, path)
 	}
 	return found, nil
 }
 
-// start starts the program and waits until it answers.
-func (p program) start(ctx context.Context, dir string) (*server, error) {
-	out, err := exec.CommandContext(ctx, p.path, "--version").Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.path, err)
-	}
-	version := "of unknown version"
-	for field := range strings.FieldsSeq(string(out)) {
-		if v, ok := strings.CutPrefix(field, "v="); ok {
-			version = v
-		}
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// start starts a program and waits until it answers.
+func start(ctx context.Context, program, dir string, need restore.Need) (*server, error) {
+	local, err := localserver.New(localserver.Config{Program: program, Dir: dir, AnyServer: true})
 	if err != nil {
 		return nil, err
 	}
-	addr := listener.Addr().(*net.TCPAddr)
-	listener.Close()
-	home, err := os.MkdirTemp(dir, "server-")
+	made, err := local.Provision(ctx, need)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(p.path, "--bind", "127.0.0.1", "--port", strconv.Itoa(addr.Port), "--dir", home, "--save", "", "--appendonly", "no",
-		"--repl-diskless-sync-delay", "0") // by default a server waits 5 s for more replicas before it sends a snapshot
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.path, err)
+	name := filepath.Base(program)
+	if s, ok := made.(*localserver.Server); ok {
+		name += " " + s.Version
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	s := &server{name: filepath.Base(p.path) + " " + version, options: &redis.Options{Addr: addr.String()}}
-	s.stop = func() {
-		cmd.Process.Kill()
-		<-exited
-	}
-	client := redis.NewClient(s.options)
-	defer client.Close()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		select {
-		case err := <-exited:
-			return nil, fmt.Errorf("%s ended at once: %w", p.path, err)
-		default:
-		}
-		if err = client.Ping(ctx).Err(); err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			s.stop()
-			return nil, fmt.Errorf("%s does not answer: %w", p.path, err)
-		}
-	}
+	return &server{made, name}, nil
 }
+
+// stop ends the server, also when the user has interrupted the demo.
+func (s *server) stop(ctx context.Context) error { return s.Remove(context.WithoutCancel(ctx)) }

@@ -105,3 +105,23 @@ func Differ(want, got Counts) string {
 	}
 	return strings.Join(text, ", ")
 }
+
+// ModuleOf tells which module has a type of module values, and whether that is known. The names of types are those of the modules'
+// sources.
+func ModuleOf(typ string) (module string, known bool) {
+	switch typ {
+	case "vectorset":
+		return "vectorset", true
+	case "ReJSON-RL":
+		return "ReJSON", true
+	case "MBbloom--", "MBbloomCF", "CMSk-TYPE", "TopK-TYPE", "TDIS-TYPE", "bloomfltr":
+		return "bf", true
+	case "TSDB-TYPE":
+		return "timeseries", true
+	case "ft_index0":
+		return "search", true
+	case "graphdata":
+		return "graph", true
+	}
+	return "", false
+}

@@ -88,19 +88,9 @@ func (v *verdict) databases(t *facts, b *catalog.Backup) {
 	}
 }
 
-// moduleOf tells which module has a type. The names of types are those of the modules' sources.
-var moduleOf = map[string]string{
-	"vectorset": "vectorset",
-	"ReJSON-RL": "ReJSON",
-	"MBbloom--": "bf", "MBbloomCF": "bf", "CMSk-TYPE": "bf", "TopK-TYPE": "bf", "TDIS-TYPE": "bf", "bloomfltr": "bf",
-	"TSDB-TYPE": "timeseries",
-	"ft_index0": "search",
-	"graphdata": "graph",
-}
-
 func (v *verdict) modules(t *facts, b *catalog.Backup) {
 	for _, m := range b.Modules {
-		module, known := moduleOf[m.Name]
+		module, known := target.ModuleOf(m.Name)
 		switch {
 		case !known && len(t.modules) == 0:
 			v.Fail("modules", "the backup has data of a module's type %q, and the target has no modules: it would end when it meets them. Load the module there first", m.Name)
