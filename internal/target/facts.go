@@ -106,22 +106,38 @@ func Differ(want, got Counts) string {
 	return strings.Join(text, ", ")
 }
 
-// ModuleOf tells which module has a type of module values, and whether that is known. The names of types are those of the modules'
-// sources.
+// moduleOf tells which module has a type. The names of types are those of the modules' sources.
+var moduleOf = map[string]string{
+	"vectorset": "vectorset",
+	"ReJSON-RL": "ReJSON",
+	"MBbloom--": "bf", "MBbloomCF": "bf", "CMSk-TYPE": "bf", "TopK-TYPE": "bf", "TDIS-TYPE": "bf", "bloomfltr": "bf",
+	"TSDB-TYPE": "timeseries",
+	"ft_index0": "search",
+	"graphdata": "graph",
+}
+
+// ModuleOf tells which module has a type of module values, and whether that is known.
 func ModuleOf(typ string) (module string, known bool) {
-	switch typ {
-	case "vectorset":
-		return "vectorset", true
-	case "ReJSON-RL":
-		return "ReJSON", true
-	case "MBbloom--", "MBbloomCF", "CMSk-TYPE", "TopK-TYPE", "TDIS-TYPE", "bloomfltr":
-		return "bf", true
-	case "TSDB-TYPE":
-		return "timeseries", true
-	case "ft_index0":
-		return "search", true
-	case "graphdata":
-		return "graph", true
+	module, known = moduleOf[typ]
+	return module, known
+}
+
+// ModuleTypes returns the types of module values that a server with these modules has, as far as they are known, in ascending order; it
+// isn't nil. strangers are those of the modules whose types are not known.
+func ModuleTypes(modules []string) (types, strangers []string) {
+	types = []string{}
+	known := map[string]bool{"lua": true} // Valkey's script engine, which has no type
+	for typ, module := range moduleOf {
+		known[module] = true
+		if slices.Contains(modules, module) {
+			types = append(types, typ)
+		}
 	}
-	return "", false
+	slices.Sort(types)
+	for _, name := range modules {
+		if !known[name] {
+			strangers = append(strangers, name)
+		}
+	}
+	return types, strangers
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/rdb"
 	"github.com/amberkv/amber/restore"
@@ -16,13 +15,11 @@ import (
 // judge makes a verdict of what was found out.
 func (l *Loader) judge(t *facts, need restore.Requirements) restore.Verdict {
 	v := &verdict{restore.Verdict{Holds: t.keys.Total() + t.libraries()}}
-	b := need.Backup
+	replace := need.Conflict() == restore.Replace
 	v.Pass("reachable", "it answers, and is %s %s", cmp.Or(t.engine, "a server"), t.version)
 	switch {
 	case t.engine == "":
-		v.Fail("engine", "it doesn't say which version of Redis or Valkey it is")
-	case t.engine == "dragonfly":
-		v.Fail("engine", "it is Dragonfly, which this loader doesn't feed yet: use another one")
+		v.Fail("engine", "it doesn't say which version of Redis, Valkey or Dragonfly it is")
 	case target.Mode(t.info) == "sentinel":
 		v.Fail("engine", "it is a Sentinel, which holds no data: give the address of the primary that it watches")
 	case target.Mode(t.info) == "cluster":
@@ -33,87 +30,159 @@ func (l *Loader) judge(t *facts, need restore.Requirements) restore.Verdict {
 	if v.Failed() {
 		return v.Verdict
 	}
-	v.part(t, b)
-	v.databases(t, b)
-	v.modules(t, b)
-	v.empty(t, need.Conflict() == restore.Replace)
-	v.role(t, need.Conflict() == restore.Replace)
+	v.conflict(need.Conflict())
+	v.stream(t, need)
+	v.databases(t, need)
+	v.modules(t, need)
+	v.functions(t, need)
+	v.empty(t, replace)
+	v.role(t, replace)
 	v.rights(t, l.cfg.Options.Username)
 	v.tls(t, l.cfg.TLS != nil, l.cfg.Options.TLSConfig != nil)
-	v.memory(t, b)
-	v.load(t, b)
+	v.memory(t, need)
+	v.load(t, need)
 	v.persistence(t)
+	v.time(t, need)
 	return v.Verdict
 }
 
 // A verdict is one that is being written.
 type verdict struct{ restore.Verdict }
 
-func (v *verdict) part(t *facts, b *catalog.Backup) {
-	if len(b.Parts) != 1 {
-		v.Fail("parts", "the backup has %d parts, and this loader can send one: a cluster's backup needs another loader", len(b.Parts))
-		return
+func (v *verdict) conflict(c restore.Conflict) {
+	if c.Merges() {
+		v.Fail("conflict", "what the target loads replaces all that it holds, so that its keys can't stay: use the loader that writes by commands")
 	}
-	v.Pass("parts", "the backup is one stream of %d bytes", b.Parts[0].RawSize)
-	d, err := rdb.ParseDialect(b.Parts[0].Dialect)
-	if err != nil {
-		v.Fail("rdb-version", "%v", err)
-		return
-	}
-	level, detail := accepts(t.engine, t.version, d)
-	v.Add(level, "rdb-version", "%s", detail)
 }
 
-// highestDB returns the highest database of a backup, or 0.
-func highestDB(b *catalog.Backup) (highest int) {
-	for _, db := range b.DBs {
-		highest = max(highest, db.Index)
+// stream says in which dialect the target takes the snapshot: as the backup has it if it loads that, else the newest that it loads.
+func (v *verdict) stream(t *facts, need restore.Requirements) {
+	v.OneStream = true
+	parts := need.Backup.Parts
+	var own rdb.Dialect // of all parts; zero if they are in several
+	for i, p := range parts {
+		d, err := rdb.ParseDialect(p.Dialect)
+		if err != nil {
+			v.Fail("rdb-version", "part %s: %v", p.Name, err)
+			return
+		}
+		if i == 0 {
+			own = d
+		} else if own != d {
+			own = rdb.Dialect{}
+		}
 	}
-	return highest
+	switch {
+	case len(parts) == 0:
+		v.Fail("parts", "the backup has no parts")
+		return
+	case len(parts) > 1 && need.Final:
+		v.Fail("parts", "%d streams were given to it, and a target takes one: they have to be joined", len(parts))
+		return
+	case len(parts) > 1:
+		v.Pass("parts", "the backup's %d parts become one stream", len(parts))
+	default:
+		v.Pass("parts", "the backup is one stream of %d bytes", parts[0].RawSize)
+	}
+	v.Dialect = own
+	level, detail := accepts(t.engine, t.version, own)
+	newest := newestFor(t.engine, t.version)
+	if own == newest && own == (rdb.Dialect{}) {
+		v.Fail("rdb-version", "the parts are in several dialects, and the version of %s %s is not understood: none can be chosen that it surely loads", t.engine, t.version)
+		return
+	}
+	if need.Final || level == restore.Pass || newest == (rdb.Dialect{}) || newest == own {
+		v.Add(level, "rdb-version", "%s", detail)
+		return
+	}
+	v.Dialect = newest
+	level, detail = accepts(t.engine, t.version, newest)
+	v.Add(level, "rdb-version", "%s, and the backup, which is %s, is converted", detail, parts[0].Dialect)
 }
 
-func (v *verdict) databases(t *facts, b *catalog.Backup) {
-	highest := highestDB(b)
+func (v *verdict) databases(t *facts, need restore.Requirements) {
+	highest := highestDB(need)
 	has, _ := strconv.Atoi(t.settings[setDatabases])
+	v.Databases = has
 	switch {
 	case t.noDB != nil && !t.noDBLevel && has > highest:
-		v.Pass("databases", "the target has %d databases, and the backup's highest is %d", has, highest)
+		v.Pass("databases", "the target has %d databases, and the highest that is written to is %d", has, highest)
 	case t.noDBLevel:
-		v.Fail("databases", "the backup has keys in database %d, and the target has no such database (databases %s): raise the setting and restart it",
+		v.Fail("databases", "there are keys for database %d, and the target has no such database (databases %s): raise the setting and restart it, or restore that one into another",
 			highest, cmp.Or(t.settings[setDatabases], "is not known"))
 	case t.noDB != nil:
-		v.Warn("databases", "whether the target has the backup's database %d can't be seen: %v", highest, t.noDB)
+		v.Warn("databases", "whether the target has database %d, which has keys, can't be seen: %v", highest, t.noDB)
 	default:
-		v.Pass("databases", "the target has the backup's highest database, %d", highest)
+		v.Pass("databases", "the target has database %d, the highest that is written to", highest)
 	}
 }
 
-func (v *verdict) modules(t *facts, b *catalog.Backup) {
+// highestDB returns the highest database that is written to, or 0.
+func highestDB(need restore.Requirements) int {
+	if dbs := need.Databases(); len(dbs) > 0 {
+		return dbs[len(dbs)-1]
+	}
+	return 0
+}
+
+// moduleTypes returns the types of module values that the target takes, and those of its modules whose types are not known.
+func (t *facts) moduleTypes() (types, strangers []string) {
+	if t.engine == "dragonfly" {
+		return []string{"ReJSON-RL"}, nil // it becomes its own JSON; what it calls modules are no such
+	}
+	return target.ModuleTypes(t.modules)
+}
+
+// modules looks at the types of module values. A server ends when it meets one that it lacks; before the conversion that is no
+// failure, for the conversion leaves out what isn't listed.
+func (v *verdict) modules(t *facts, need restore.Requirements) {
+	b := need.Backup
+	types, strangers := t.moduleTypes()
+	v.Modules = types
+	lacks := func(name, format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		if need.Final {
+			v.Fail("modules", "there is data of %s, %s: it would end when it meets them", name, text)
+			return
+		}
+		v.Pass("modules", "the backup has data of %s, %s: they can only be left out", name, text)
+	}
 	for _, m := range b.Modules {
 		module, known := target.ModuleOf(m.Name)
 		switch {
-		case !known && len(t.modules) == 0:
-			v.Fail("modules", "the backup has data of a module's type %q, and the target has no modules: it would end when it meets them. Load the module there first", m.Name)
-			continue
-		case !known:
+		case slices.Contains(v.Modules, m.Name):
+			// The type's own format has changed between releases of the server without a sign in the stream.
+			if module == "vectorset" && t.engine == b.Source.Engine && olderRelease(t.version, b.Source.Version) {
+				v.Fail("modules", "the backup has vector sets of %s %s, which the target, %s, may not read and would end by: use a target of that release or a newer one",
+					b.Source.Engine, b.Source.Version, t.version)
+				continue
+			}
+			v.Pass("modules", "the target has the type %s", m.Name)
+		case known:
+			lacks("the module "+module, "type %s, which the target hasn't loaded", m.Name)
+		case len(strangers) == 0:
+			lacks("a module's type "+m.Name, "and the target has no module that it may be of")
+		default:
 			v.Warn("modules", "the backup has data of a module's type %q, which is not known here: make sure that one of the target's modules, %s, has it. Else the target would end when it meets them",
-				m.Name, strings.Join(t.modules, ", "))
-			continue
-		case !slices.Contains(t.modules, module):
-			v.Fail("modules", "the backup has data of the module %s (type %q), which the target hasn't loaded: it would end when it meets them", module, m.Name)
-			continue
+				m.Name, strings.Join(strangers, ", "))
+			v.Modules = append(v.Modules, m.Name)
 		}
-		// The type's own format has changed between releases of the server without a sign in the stream.
-		if module == "vectorset" && t.engine == b.Source.Engine && olderRelease(t.version, b.Source.Version) {
-			v.Fail("modules", "the backup has vector sets of %s %s, which the target, %s, may not read and would end by: use a target of that release or a newer one",
-				b.Source.Engine, b.Source.Version, t.version)
-			continue
-		}
-		v.Pass("modules", "the target has the module %s", module)
+	}
+}
+
+func (v *verdict) functions(t *facts, need restore.Requirements) {
+	if need.Backup.Functions == 0 {
+		return
 	}
 	// Valkey 9 has its script engine in a module that may be left out.
-	if major, ok := parseVersion(t.version); ok && b.Functions > 0 && t.engine == "valkey" && major.major >= 9 && !slices.Contains(t.modules, "lua") {
+	major, ok := parseVersion(t.version)
+	switch {
+	case ok && t.engine == "valkey" && major.major >= 9 && !slices.Contains(t.modules, "lua"):
 		v.Fail("modules", "the backup has function libraries, and the target hasn't loaded the module lua that runs them")
+	case t.engine == "dragonfly" && need.Final:
+		v.Fail("functions", "there are function libraries in it, on which Dragonfly fails: they have to be left out")
+	case t.engine == "dragonfly":
+		v.Pass("functions", "the backup has %d function libraries, and Dragonfly has no functions: they can only be left out", need.Backup.Functions)
 	}
 }
 
@@ -199,51 +268,6 @@ func (v *verdict) tls(t *facts, listens, dials bool) {
 		v.Warn("tls", "the target is reached by TLS but replicates without it (tls-replication no): the data and its one-time password go unencrypted")
 	default:
 		v.Pass("tls", "no TLS is used")
-	}
-}
-
-// needs estimates the memory that the backup takes once it is loaded.
-func needs(b *catalog.Backup) int64 { return max(b.Source.UsedMemory, b.RawBytes) }
-
-func (v *verdict) memory(t *facts, b *catalog.Backup) {
-	need, limit, policy := needs(b), t.info.Int("maxmemory"), t.info["maxmemory_policy"]
-	total := t.info.Int("total_system_memory")
-	switch {
-	case limit > 0 && need > limit && policy != "noeviction":
-		v.Fail("memory", "the data took %d bytes where it was, and the target would evict keys over %d (maxmemory, policy %s): raise maxmemory or set the policy to noeviction", need, limit, policy)
-	case limit > 0 && need > limit:
-		v.Warn("memory", "the data took %d bytes where it was, and the target refuses writes over %d (maxmemory)", need, limit)
-	case total > 0 && need > total:
-		v.Warn("memory", "the data took %d bytes where it was, and the target's machine has %d", need, total)
-	default:
-		v.Pass("memory", "the data took %d bytes where it was, and the target may take it", need)
-	}
-}
-
-// load says how the target will take the stream.
-func (v *verdict) load(t *facts, b *catalog.Backup) {
-	switch m := chooseMethod(t, b); {
-	case m.mode == loadFlush && t.hasData():
-		v.Warn("load", "the target lets go of its data before it knows that it gets the new one (repl-diskless-load %s), and that can't be changed: if the restore breaks it is left empty", m.mode)
-	case m.mode == loadSwap:
-		v.Pass("load", "it keeps the old data until it has the new one, both in memory")
-	case m.mode == loadEmpty || m.mode == loadFlush:
-		v.Pass("load", "it loads while it receives, without its disk")
-	case t.hasData() && m.set:
-		v.Pass("load", "there isn't memory for the old data and the new one: the stream is spooled to the target's disk and replaces its dump.rdb, and the load can't be interrupted")
-	default:
-		v.Pass("load", "the stream is spooled to the target's disk and replaces its dump.rdb, and the load can't be interrupted")
-	}
-}
-
-func (v *verdict) persistence(t *facts) {
-	switch {
-	case t.info.Int("aof_enabled") == 1:
-		v.Pass("persistence", "its append-only file is rewritten after the load, which takes disk and memory")
-	case t.settings[setSave] != "":
-		v.Pass("persistence", "the new data is on its disk after its next BGSAVE")
-	default:
-		v.Pass("persistence", "it doesn't save by itself")
 	}
 }
 

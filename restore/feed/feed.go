@@ -133,7 +133,7 @@ func (l *Loader) examine(ctx context.Context, a *target.Conn, need restore.Requi
 	if need.Backup == nil {
 		return nil, restore.Verdict{}, errors.New("feed: there is no manifest of the backup to look at")
 	}
-	t, err := look(ctx, a, highestDB(need.Backup))
+	t, err := look(ctx, a, highestDB(need))
 	if err == nil {
 		t.addr = l.target()
 		return t, l.judge(t, need), nil
@@ -146,6 +146,9 @@ func (l *Loader) examine(ctx context.Context, a *target.Conn, need restore.Requi
 	}
 	return nil, restore.Verdict{Points: []restore.Point{{Name: "reachable", Level: restore.Fail, Detail: unreachable(err)}}}, nil
 }
+
+// View returns how the target is reached, for whoever compares it with the backup afterwards. The caller doesn't change it.
+func (l *Loader) View() *redis.Options { return l.cfg.Options }
 
 // target is the target's address, for people.
 func (l *Loader) target() string { return replication.Address(l.cfg.Options) }

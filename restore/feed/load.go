@@ -34,7 +34,8 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	defer l.busy.Unlock()
 	a := target.New(l.cfg.Options, l.cfg.Stall)
 	defer a.Close()
-	t, verdict, err := l.examine(ctx, a, restore.Requirements{Backup: src.Backup(), Options: opts})
+	need := restore.Requirements{Backup: src.Backup(), Final: true, Options: opts}
+	t, verdict, err := l.examine(ctx, a, need)
 	if err == nil {
 		err = verdict.Err(opts)
 	}
@@ -52,7 +53,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 
 	r := &run{
 		Loader: l, admin: a, target: t, opts: opts, in: in,
-		backup: src.Backup(), size: part.RawSize, want: wanted(src.Backup()), method: chooseMethod(t, src.Backup()),
+		backup: src.Backup(), size: part.RawSize, want: wanted(src.Backup()), method: chooseMethod(t, need),
 	}
 	defer r.group.Wait()
 	defer cancel()
@@ -169,7 +170,10 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	}
 
 	// The data is there. From here on cancelling would only leave the target in our hands.
-	report := &restore.Report{Backup: r.backup.ID, Target: r.target.addr, Method: "feed", Keys: got.Total(), Bytes: r.size}
+	report := &restore.Report{
+		Backup: r.backup.ID, Target: r.target.addr, Method: "feed", Dialect: r.backup.Parts[0].Dialect,
+		Keys: got.Total(), Functions: r.backup.Functions, DBs: r.backup.DBs, Bytes: r.size, Proof: restore.Proof{Counted: true},
+	}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Grace)
 	defer cancel()
 	if err := r.release(finish); err != nil {

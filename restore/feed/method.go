@@ -1,7 +1,7 @@
 package feed
 
 import (
-	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/restore"
 )
 
 // The values of repl-diskless-load.
@@ -9,7 +9,7 @@ const (
 	loadDisk  = "disabled"          // spool into a file, then load that; the default
 	loadEmpty = "on-empty-db"       // parse what arrives if there are no keys, else as loadDisk
 	loadSwap  = "swapdb"            // parse what arrives beside the old data
-	loadFlush = "flush-before-load" // let go of the old data, then parse what arrives; Valkey 8.1 and later
+	loadFlush = "flush-before-load" // let go of the old data, then parse what arrives; Valkey 8.1 and later; Dragonfly always
 )
 
 // A method is the way in which the target takes the stream.
@@ -19,7 +19,10 @@ type method struct {
 }
 
 // chooseMethod prefers what keeps the old data until the new one is there and can be interrupted, then what saves memory.
-func chooseMethod(t *facts, b *catalog.Backup) method {
+func chooseMethod(t *facts, need restore.Requirements) method {
+	if t.engine == "dragonfly" {
+		return method{mode: loadFlush}
+	}
 	has, known := t.settings[setDiskless]
 	if t.noSet != nil || !known {
 		switch {
@@ -31,15 +34,15 @@ func chooseMethod(t *facts, b *catalog.Backup) method {
 	switch {
 	case !t.hasData():
 		return method{loadEmpty, true}
-	case roomForBoth(t, b):
+	case roomForBoth(t, need):
 		return method{loadSwap, true}
 	}
 	return method{loadDisk, true}
 }
 
 // roomForBoth tells whether the target's memory takes the old data and the new one at once.
-func roomForBoth(t *facts, b *catalog.Backup) bool {
-	both := t.info.Int("used_memory") + needs(b)
+func roomForBoth(t *facts, need restore.Requirements) bool {
+	both := t.info.Int("used_memory") + needed(need)
 	if limit := t.info.Int("maxmemory"); limit > 0 && both > limit {
 		return false
 	}

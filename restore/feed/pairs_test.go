@@ -2,6 +2,7 @@ package feed
 
 import (
 	"errors"
+	"reflect"
 	"strconv"
 	"testing"
 
@@ -52,7 +53,8 @@ func TestEveryPair(t *testing.T) {
 					t.Fatal(err)
 				}
 				if report.Keys != img.backup.Keys || report.Bytes != int64(len(img.data)) || report.Backup != img.backup.ID ||
-					report.Method != "feed" || report.Target != target.Addr || report.Load <= 0 {
+					report.Method != "feed" || report.Target != target.Addr || report.Load <= 0 || report.Functions != 1 || !report.Proof.Counted ||
+					report.Dialect != img.backup.Parts[0].Dialect || !reflect.DeepEqual(report.DBs, img.backup.DBs) {
 					t.Errorf("the report is %+v", report)
 				}
 				holds(t, target, img)

@@ -62,7 +62,7 @@ func refuses(t *testing.T, l *Loader, s *testserver.Server, img *image, point st
 	t.Helper()
 	c := s.Client(t)
 	before, contents := state(t, c), testserver.Snapshot(t, c)
-	v, err := l.Check(t.Context(), restore.Requirements{Backup: img.backup, Options: opts})
+	v, err := l.Check(t.Context(), restore.Requirements{Backup: img.backup, Final: true, Options: opts})
 	if err != nil {
 		t.Fatal(err)
 	}

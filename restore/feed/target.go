@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/resp"
 	"github.com/amberkv/amber/internal/target"
 )
@@ -42,6 +45,7 @@ type facts struct {
 	noDB      error             // why the backup's highest database can't be selected; nil if it can
 	noDBLevel bool              // noDB is the server's word that there is no such database
 	sentinels int               // connections of Sentinels
+	latency   time.Duration     // median of a few commands
 }
 
 // libraries is the number of function libraries.
@@ -61,10 +65,10 @@ func look(ctx context.Context, a *target.Conn, highest int) (*facts, error) {
 	}
 	t := &facts{info: info, keys: target.Keyspace(info), modules: target.Modules(text), settings: map[string]string{}}
 	t.engine, t.version = target.Product(info)
-	if info["role"] == "slave" {
+	if role := info["role"]; role == "slave" || role == "replica" { // Dragonfly has a setting for which of the two it says
 		t.primary = net.JoinHostPort(info["master_host"], info["master_port"])
 	}
-	if t.engine == "" || t.engine == "dragonfly" || target.Mode(t.info) != "standalone" {
+	if t.engine == "" || target.Mode(t.info) != "standalone" {
 		return t, nil // the verdict is clear, and the questions below are for other servers
 	}
 	for _, name := range settingsOfInterest {
@@ -110,7 +114,23 @@ func look(ctx context.Context, a *target.Conn, highest int) (*facts, error) {
 			t.sentinels++
 		}
 	}
-	return t, nil
+	t.latency, err = latency(ctx, a)
+	return t, err
+}
+
+// latency returns the median time of a few commands.
+func latency(ctx context.Context, a *target.Conn) (time.Duration, error) {
+	const pings = 5
+	var took []time.Duration
+	for range pings {
+		start := clock.System()
+		if _, err := a.Do(ctx, "PING"); err != nil && !target.Refused(err) { // a refusal takes as long
+			return 0, err
+		}
+		took = append(took, clock.Since(start))
+	}
+	slices.Sort(took)
+	return took[pings/2], nil
 }
 
 // orUnexpected is for a command that can't succeed.
@@ -124,7 +144,7 @@ func orUnexpected(err error) error {
 func wrongPort(err error) bool {
 	text := strings.ToLower(err.Error())
 	return !target.Denied(err) && (strings.Contains(text, "invalid master port") || strings.Contains(text, "invalid primary port") ||
-		strings.Contains(text, "not an integer"))
+		strings.Contains(text, "not an integer") || strings.Contains(text, "port is out of range")) // the last is Dragonfly's
 }
 
 func notAllowed(err error) bool { return strings.Contains(strings.ToLower(err.Error()), "not allowed") }
