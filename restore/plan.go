@@ -99,7 +99,7 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	if err != nil {
 		return err
 	}
-	c := &conversion{r: r, from: b, to: to, opts: convert}
+	c := &conversion{from: b, open: r.openPart, spool: func() (rdb.Spool, error) { return spoolIn(r.temp) }, to: to, opts: convert}
 	var stored, keys atomic.Int64
 	stop := clock.Every(progressInterval, func() {
 		report(opts.Progress, Progress{Stage: StageVerify, Bytes: stored.Load(), Total: b.StoredBytes, Keys: keys.Load()})
@@ -157,13 +157,18 @@ func (p *Plan) found(b *catalog.Backup, r *rdb.ConvertReport, in *inspect.Report
 	rep.Dialect = r.To.String()
 	rep.Keys, rep.Functions, rep.DBs, rep.Bytes = b.Keys, b.Functions, b.DBs, b.RawBytes
 	rep.Filtered, rep.Expired, rep.Converted = r.Filtered, r.Expired, r.Encoded
-	for _, l := range r.Losses {
-		rep.Losses = append(rep.Losses, LossReport{Name: string(l.Loss), Count: l.Count, Skipped: l.Skipped, Keys: l.Keys})
-	}
+	rep.Losses = lossReports(r)
 	p.Memory, p.MemoryByType = in.Total.Memory, map[string]int64{}
 	for _, t := range in.Types {
 		p.MemoryByType[t.Type] = t.Memory
 	}
+}
+
+func lossReports(r *rdb.ConvertReport) (losses []LossReport) {
+	for _, l := range r.Losses {
+		losses = append(losses, LossReport{Name: string(l.Loss), Count: l.Count, Skipped: l.Skipped, Keys: l.Keys})
+	}
+	return losses
 }
 
 // lossTexts tell what accepting a loss means.
@@ -232,7 +237,7 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 			return nil, fmt.Errorf("backing up what the target holds: %w; the target was not touched", err)
 		}
 	}
-	rep, err := r.load(ctx, p, loader, opts)
+	rep, err := loadAndCompare(ctx, p, loader, opts)
 	if err != nil {
 		var partial *PartialError
 		if errors.As(err, &partial) {
@@ -247,8 +252,8 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 	return rep, nil
 }
 
-// load lets the loader write, and compares.
-func (r *Restorer) load(ctx context.Context, p *Plan, loader Loader, opts *Options) (*Report, error) {
+// loadAndCompare lets the loader write, and holds what the target has then against what it got.
+func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) (*Report, error) {
 	rep, err := loader.Load(ctx, p.src, opts)
 	if err != nil {
 		return nil, err

@@ -195,6 +195,15 @@ func (r *Restorer) open(ctx context.Context, p catalog.Part) (*partReader, error
 	return &partReader{Reader: sealed, object: object, cancel: cancel}, nil
 }
 
+// openPart is open for those who only read.
+func (r *Restorer) openPart(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
+	in, err := r.open(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
 // object opens the stored bytes of a part.
 func (r *Restorer) object(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
 	object, err := r.store.Open(ctx, p.Key, 0, -1)

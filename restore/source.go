@@ -28,11 +28,12 @@ func (s *untouched) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, er
 
 // A conversion makes one stream of a backup's parts, in the dialect that a target takes, of what is selected.
 type conversion struct {
-	r       *Restorer
-	from    *catalog.Backup
-	to      rdb.Dialect
-	opts    rdb.ConvertOptions
-	compare int64 // how many bytes the result has; 0 if that isn't known yet
+	from  *catalog.Backup
+	open  func(ctx context.Context, p catalog.Part) (io.ReadCloser, error) // opens a part
+	spool func() (rdb.Spool, error)
+	to    rdb.Dialect
+	opts  rdb.ConvertOptions
+	told  func(r *rdb.ConvertReport) // gets what was done, when the stream was read to its end; may be nil
 
 	result *catalog.Backup // what it was found to make
 }
@@ -49,7 +50,7 @@ func (c *conversion) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	// What can't be opened at all should fail here and not in the middle.
-	first, err := c.r.open(ctx, c.from.Parts[0])
+	first, err := c.open(ctx, c.from.Parts[0])
 	if err != nil {
 		cancel()
 		return nil, err
@@ -58,9 +59,12 @@ func (c *conversion) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, e
 	stream := &convertedReader{PipeReader: out, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(stream.done)
-		_, err := c.run(ctx, in, first, nil)
+		report, err := c.run(ctx, in, first, nil)
 		if err == nil {
 			err = io.EOF
+			if c.told != nil {
+				c.told(report)
+			}
 		}
 		in.CloseWithError(err)
 	}()
@@ -91,12 +95,12 @@ type watcher struct {
 }
 
 // run writes the stream to w. The first part is open already; nil means that it isn't.
-func (c *conversion) run(ctx context.Context, w io.Writer, first *partReader, watch *watcher) (*rdb.ConvertReport, error) {
+func (c *conversion) run(ctx context.Context, w io.Writer, first io.ReadCloser, watch *watcher) (*rdb.ConvertReport, error) {
 	total := &rdb.ConvertReport{}
 	if c.to == (rdb.Dialect{}) {
 		return total, errors.New("restore: the dialect to convert to is not known")
 	}
-	dst, err := rdb.NewWriter(w, c.to, &rdb.WriterOptions{Compression: rdb.CompressLZF, Spool: c.r.spool})
+	dst, err := rdb.NewWriter(w, c.to, &rdb.WriterOptions{Compression: rdb.CompressLZF, Spool: c.spool})
 	if err != nil {
 		if first != nil {
 			first.Close()
@@ -107,14 +111,14 @@ func (c *conversion) run(ctx context.Context, w io.Writer, first *partReader, wa
 	var checker *rdb.Checker
 	if watch != nil && len(c.from.Parts) > 1 {
 		// A key that is in two parts would end a server that loads the result.
-		checker = rdb.NewChecker(&rdb.CheckOptions{Spool: c.r.spool})
+		checker = rdb.NewChecker(&rdb.CheckOptions{Spool: c.spool})
 		defer checker.Close()
 	}
 	var base int64
 	for i, p := range c.from.Parts {
 		in := first
 		if i > 0 || in == nil {
-			if in, err = c.r.open(ctx, p); err != nil {
+			if in, err = c.open(ctx, p); err != nil {
 				return total, fmt.Errorf("part %s: %w", p.Name, err)
 			}
 		}
@@ -138,14 +142,16 @@ func (c *conversion) run(ctx context.Context, w io.Writer, first *partReader, wa
 }
 
 // part converts one part.
-func (c *conversion) part(ctx context.Context, dst *rdb.Writer, in *partReader, p catalog.Part, base int64, watch *watcher) (*rdb.ConvertReport, error) {
-	src := rdb.NewReader(&heedful{ctx: ctx, in: in}, &rdb.ReaderOptions{Spool: c.r.spool})
+func (c *conversion) part(ctx context.Context, dst *rdb.Writer, in io.ReadCloser, p catalog.Part, base int64, watch *watcher) (*rdb.ConvertReport, error) {
+	src := rdb.NewReader(&heedful{ctx: ctx, in: in}, &rdb.ReaderOptions{Spool: c.spool})
 	if watch != nil {
 		keys, n := int64(0), 0
 		src.Observe(func(e *rdb.Entry, v rdb.ValueInfo) {
 			if keys++; keys&1023 == 0 {
 				watch.keys(1024)
-				watch.stored(base + in.Stored())
+				if p, ok := in.(*partReader); ok {
+					watch.stored(base + p.Stored())
+				}
 			}
 			n++
 			if c.opts.Wants(e) {
@@ -180,12 +186,12 @@ func (c *conversion) part(ctx context.Context, dst *rdb.Writer, in *partReader, 
 
 // twice looks for keys that are in two parts.
 func (c *conversion) twice(ctx context.Context, checker *rdb.Checker, p catalog.Part) error {
-	in, err := c.r.open(ctx, p)
+	in, err := c.open(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if err := checker.Check(rdb.NewReader(&heedful{ctx: ctx, in: in}, &rdb.ReaderOptions{Spool: c.r.spool})); err != nil {
+	if err := checker.Check(rdb.NewReader(&heedful{ctx: ctx, in: in}, &rdb.ReaderOptions{Spool: c.spool})); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -207,11 +213,11 @@ func (h *heedful) Read(p []byte) (int, error) {
 	return h.in.Read(p)
 }
 
-// spool opens a file without a name, which is gone when it is closed.
-func (r *Restorer) spool() (rdb.Spool, error) {
-	f, err := os.CreateTemp(r.temp, "amber-")
+// spoolIn opens a file without a name in a directory, which is gone when it is closed. An empty directory is the system's.
+func spoolIn(dir string) (rdb.Spool, error) {
+	f, err := os.CreateTemp(dir, "amber-")
 	if err != nil {
-		return nil, fmt.Errorf("room for what is too large for memory: %w; set Config.TempDir", err)
+		return nil, fmt.Errorf("room for what is too large for memory: %w; set TempDir", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
