@@ -75,10 +75,7 @@ func findServers(env func(string) string) ([]string, error) {
 	}
 	slices.Sort(prepared) // "redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1"
 	slices.Reverse(prepared)
-	for _, path := range prepared {
-		found = append(found, path)
-	}
-	return found, nil
+	return append(found, prepared...), nil
 }
 
 // start starts a program and waits until it answers.

@@ -75,13 +75,13 @@ func (c *Cluster) FinishMove(t testing.TB, slot int) {
 	c.setSlot(t, m.from, slot, "NODE", c.ids[m.to])
 	Eventually(t, 30*time.Second, "all nodes know who has the slot", func() error {
 		for _, s := range c.nodes {
-			list, err := c.admin[s].ClusterSlots(t.Context()).Result()
+			list, err := slotRanges(t.Context(), c.admin[s])
 			if err != nil {
 				return err
 			}
 			for _, r := range list {
-				if r.Start <= slot && slot <= r.End && r.Nodes[0].ID != c.ids[m.to] {
-					return fmt.Errorf("%s says that %s has it", s.Addr, r.Nodes[0].Addr)
+				if r.first <= slot && slot <= r.last && r.nodes[0] != c.ids[m.to] {
+					return fmt.Errorf("%s says that %s has it", s.Addr, c.node(t, r.nodes[0]).Addr)
 				}
 			}
 		}
