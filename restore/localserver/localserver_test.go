@@ -435,7 +435,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestNothingOutlivesTheProcess$")
-	cmd.Env = append(os.Environ(), "LOCALSERVER_CHILD="+dir)
+	cmd.Env = append(os.Environ(), "LOCALSERVER_CHILD="+dir, "TMPDIR="+dir) // directories of tests that are killed stay
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
