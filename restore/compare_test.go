@@ -46,8 +46,8 @@ func reload(t testing.TB, s *testserver.Server, snapshot []byte) {
 	}
 }
 
-// converted converts a snapshot, without what the dialect can't express.
-func converted(t testing.TB, snapshot []byte, d rdb.Dialect) []byte {
+// convertedTo converts a snapshot, without what the dialect can't express.
+func convertedTo(t testing.TB, snapshot []byte, d rdb.Dialect) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := rdb.NewWriter(&out, d, nil)
@@ -92,7 +92,7 @@ func TestCompareFixtures(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				data = converted(t, data, loadedAs(version))
+				data = convertedTo(t, data, loadedAs(version))
 				reload(t, s, data)
 				res := compareSnapshot(t, s, data)
 				for _, d := range res.differences {
