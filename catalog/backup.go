@@ -80,13 +80,14 @@ type Backup struct {
 	Source Source `json:"source,omitzero"`
 	Parts  []Part `json:"parts,omitempty"`
 
-	Keys        int64    `json:"keys"`              // in all parts
-	Expires     int64    `json:"expires"`           // keys with an expiry
-	DBs         []DB     `json:"dbs,omitempty"`     // that hold keys, in ascending order
-	Functions   int64    `json:"functions"`         // function libraries
-	Modules     []Module `json:"modules,omitempty"` // with values or data of their own in the snapshot
-	RawBytes    int64    `json:"rawBytes"`          // of all parts, as the source sent them
-	StoredBytes int64    `json:"bytes"`             // of all parts, as the store keeps them
+	Keys        int64    `json:"keys"`                  // in all parts
+	Expires     int64    `json:"expires"`               // keys with an expiry
+	FirstExpiry int64    `json:"firstExpiry,omitempty"` // when the first of these expires, in Unix milliseconds; 0 if there is none or it isn't known
+	DBs         []DB     `json:"dbs,omitempty"`         // that hold keys, in ascending order
+	Functions   int64    `json:"functions"`             // function libraries
+	Modules     []Module `json:"modules,omitempty"`     // with values or data of their own in the snapshot
+	RawBytes    int64    `json:"rawBytes"`              // of all parts, as the source sent them
+	StoredBytes int64    `json:"bytes"`                 // of all parts, as the store keeps them
 
 	Verification Verification `json:"verification,omitzero"`
 }

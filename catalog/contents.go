@@ -17,13 +17,14 @@ var ErrBadSnapshot = errors.New("snapshot is not sound")
 
 // Contents is what was found in a part or a whole snapshot.
 type Contents struct {
-	Dialect   string
-	Checksum  string // "crc64" or "absent"
-	Keys      int64
-	Expires   int64 // keys with an expiry
-	Functions int64 // function libraries
-	DBs       []DB  // that hold keys, in ascending order
-	Modules   []Module
+	Dialect     string
+	Checksum    string // "crc64" or "absent"
+	Keys        int64
+	Expires     int64 // keys with an expiry
+	FirstExpiry int64 // when the first of these expires, in Unix milliseconds; 0 if there is none
+	Functions   int64 // function libraries
+	DBs         []DB  // that hold keys, in ascending order
+	Modules     []Module
 }
 
 // Inspect parses an RDB stream to its end, holds it against its checksum and says what is in it. Whatever the bytes,
@@ -92,7 +93,7 @@ func (t *tracked) end(size int64) error {
 
 // ContentsOf says what a reader of a stream of the given dialect has seen.
 func ContentsOf(dialect rdb.Dialect, s rdb.Stats) Contents {
-	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, Functions: s.Functions}
+	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, FirstExpiry: s.FirstExpiry, Functions: s.Functions}
 	for _, db := range s.DBs {
 		d := DB{Index: db.DB, Keys: db.Keys, Expires: db.Expires, Types: map[string]int64{}}
 		for t, n := range db.Types {
@@ -125,6 +126,9 @@ func (c *Contents) Add(o Contents) {
 	}
 	c.Keys += o.Keys
 	c.Expires += o.Expires
+	if c.FirstExpiry == 0 || o.FirstExpiry != 0 && o.FirstExpiry < c.FirstExpiry {
+		c.FirstExpiry = o.FirstExpiry
+	}
 	c.Functions += o.Functions
 	for _, d := range o.DBs {
 		i := slices.IndexFunc(c.DBs, func(e DB) bool { return e.Index == d.Index })
@@ -154,6 +158,7 @@ func (c *Contents) Add(o Contents) {
 // Record writes what was found into a manifest.
 func (c Contents) Record(b *Backup) {
 	b.Keys, b.Expires, b.Functions, b.DBs, b.Modules = c.Keys, c.Expires, c.Functions, c.DBs, c.Modules
+	b.FirstExpiry = c.FirstExpiry
 	b.Verification.Checksum = c.Checksum
 	if b.Source.Dialect == "" {
 		b.Source.Dialect = c.Dialect

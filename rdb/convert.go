@@ -269,7 +269,7 @@ func (c *converter) count(p plan) {
 	}
 	c.counts.db.types[t]++
 	if h.HasExpiry {
-		c.counts.db.expires++
+		c.counts.expires(h.ExpireAt)
 	}
 }
 

@@ -353,7 +353,7 @@ func (r *Reader) nextKey(code uint8, enc *encoding) bool {
 	}
 	r.counts.db.types[enc.typ]++
 	if e.HasExpiry {
-		r.counts.db.expires++
+		r.counts.expires(r.entry.ExpireAt)
 	}
 	if r.observe != nil {
 		r.watchValue(enc.frame)

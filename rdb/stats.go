@@ -18,14 +18,15 @@ const (
 
 // Stats tells what a reader has seen so far.
 type Stats struct {
-	Keys      int64         // entries of KindKey, those past their expiry included
-	Expires   int64         // of these, with an expiry
-	DBs       []DBStats     // that hold keys, in ascending order
-	Functions int64         // libraries
-	Journal   int64         // commands that Dragonfly executed meanwhile, which are to be applied to the keys
-	Modules   []ModuleStats // with values or aux data in the stream, in order of name and version
-	Bytes     int64         // Reader.Offset
-	Checksum  Checksum
+	Keys        int64         // entries of KindKey, those past their expiry included
+	Expires     int64         // of these, with an expiry
+	FirstExpiry int64         // the earliest of these, in Unix milliseconds; 0 if there is none
+	DBs         []DBStats     // that hold keys, in ascending order
+	Functions   int64         // libraries
+	Journal     int64         // commands that Dragonfly executed meanwhile, which are to be applied to the keys
+	Modules     []ModuleStats // with values or aux data in the stream, in order of name and version
+	Bytes       int64         // Reader.Offset
+	Checksum    Checksum
 }
 
 // DBStats counts the keys of one database.
@@ -59,14 +60,24 @@ type counts struct {
 	modules map[ModuleID]*ModuleStats
 	module  *ModuleStats // the last one
 
-	functions int64
-	journal   int64
-	checksum  Checksum
+	firstExpiry int64 // 0 if no key expires
+	functions   int64
+	journal     int64
+	checksum    Checksum
 }
 
 type dbCount struct {
 	types   [typeCount]int64
 	expires int64
+}
+
+// expires counts the expiry of a key.
+func (c *counts) expires(at int64) {
+	c.db.expires++
+	at = max(at, 1)
+	if at < c.firstExpiry || c.firstExpiry == 0 {
+		c.firstExpiry = at
+	}
 }
 
 func (r *Reader) countDB() bool {
@@ -144,7 +155,7 @@ func (c *counts) moduleStats() []ModuleStats {
 
 // Stats returns what was seen so far. The result is the caller's. A key counts as soon as Next returned it.
 func (r *Reader) Stats() Stats {
-	s := Stats{Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum,
+	s := Stats{FirstExpiry: r.counts.firstExpiry, Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum,
 		DBs: r.counts.databases(), Modules: r.counts.moduleStats()}
 	for _, d := range s.DBs {
 		s.Keys += d.Keys
@@ -167,6 +178,9 @@ func (s *Stats) Add(other Stats) {
 	}
 	s.Keys += other.Keys
 	s.Expires += other.Expires
+	if s.FirstExpiry == 0 || other.FirstExpiry != 0 && other.FirstExpiry < s.FirstExpiry {
+		s.FirstExpiry = other.FirstExpiry
+	}
 	s.Functions += other.Functions
 	s.Journal += other.Journal
 	s.Bytes += other.Bytes

@@ -59,7 +59,7 @@ func (r *Restorer) Plan(ctx context.Context, id catalog.ID, loader Loader, opts 
 		return p, nil
 	}
 	start := r.now()
-	if asIs(b, &p.Verdict, opts) {
+	if asIs(b, &p.Verdict, opts, start) {
 		err = r.planAsIs(ctx, p, opts)
 	} else {
 		err = r.planConversion(ctx, p, loader, opts)
@@ -117,7 +117,7 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	if why := watch.all.Differs(b); why != "" {
 		return fmt.Errorf("%w: backup %s: %s", ErrNotVerified, b.ID, why)
 	}
-	c.result = converted(b, to, report, int64(size))
+	c.result = manifestOf(b, to, report, int64(size))
 	p.src = c
 	p.found(c.result, report, watch.inspect.Report())
 	verdict, err := loader.Check(ctx, Requirements{Backup: c.result, Options: opts, Memory: p.Memory, Final: true})
@@ -137,8 +137,8 @@ func (s *sizer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// converted returns the manifest of what a conversion makes.
-func converted(b *catalog.Backup, to rdb.Dialect, r *rdb.ConvertReport, size int64) *catalog.Backup {
+// manifestOf returns the manifest of what a conversion makes.
+func manifestOf(b *catalog.Backup, to rdb.Dialect, r *rdb.ConvertReport, size int64) *catalog.Backup {
 	c := *b
 	stats := rdb.Stats{Keys: r.Keys, Functions: r.Functions, DBs: r.DBs, Modules: r.Modules}
 	for _, db := range r.DBs {

@@ -250,9 +250,15 @@ func convertOptions(b *catalog.Backup, v *Verdict, opts *Options, now time.Time)
 	return o, nil
 }
 
+// soon is how long a restore is taken to last: what expires within it is the target's to let go of.
+const soon = 10 * time.Minute
+
 // asIs tells whether the target gets the very bytes of the backup.
-func asIs(b *catalog.Backup, v *Verdict, opts *Options) bool {
-	if len(b.Parts) > 1 && v.OneStream || !opts.Select.all() || opts.Expiry != ExpiryKeep || b.Expires > 0 {
+func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
+	if len(b.Parts) > 1 && v.OneStream || !opts.Select.all() || opts.Expiry != ExpiryKeep {
+		return false
+	}
+	if b.Expires > 0 && b.FirstExpiry <= now.Add(soon).UnixMilli() { // manifests of old don't tell
 		return false
 	}
 	for _, p := range b.Parts {
