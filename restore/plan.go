@@ -252,22 +252,5 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 	return rep, nil
 }
 
-// loadAndCompare lets the loader write, and holds what the target has then against what it got.
-func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) (*Report, error) {
-	rep, err := loader.Load(ctx, p.src, opts)
-	if err != nil {
-		return nil, err
-	}
-	plan := p.Report
-	rep.Verify, rep.Filtered, rep.Expired = plan.Verify, plan.Filtered, plan.Expired
-	rep.Dialect = plan.Dialect
-	rep.Converted += plan.Converted
-	rep.Losses = append(plan.Losses, rep.Losses...)
-	if rep.DBs == nil {
-		rep.DBs, rep.Functions = plan.DBs, plan.Functions
-	}
-	return rep, nil
-}
-
 // age is how old a backup is.
 func age(b *catalog.Backup, now time.Time) time.Duration { return max(now.Sub(b.CreatedAt), 0) }
