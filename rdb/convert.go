@@ -40,6 +40,9 @@ type ConvertOptions struct {
 	// Modules names the modules whose values and aux data the target takes, such as "vectorset"; no others pass. nil: they pass only
 	// between dialects of one family, to the same or a newer version. With "ReJSON-RL", Dragonfly's JSON becomes that module's.
 	Modules []string
+	// NoIndexes leaves out the definitions of search indexes also where the dialect has them, as a [LossIndex]: Dragonfly takes them
+	// from files, and ends when a primary sends one.
+	NoIndexes bool
 }
 
 // Wants tells whether the options select a key: by DBs, Match, Types and TrimPrefix. The entry is one of the source's, of KindKey.

@@ -162,7 +162,7 @@ func (c *converter) convertAux() error {
 	ok := true
 	switch string(e.Key) {
 	case "search-index", "search-synonyms":
-		if to.Family != Dragonfly {
+		if to.Family != Dragonfly || c.opts.NoIndexes {
 			_, ok = c.lose(LossIndex, true, "a search index")
 			break
 		}

@@ -244,3 +244,20 @@ func (c *closer) Load(ctx context.Context, src restore.Source, _ *restore.Option
 	}
 	return &restore.Report{}, r.Close()
 }
+
+// A target that can't take search indexes with the stream doesn't get them, and that has to be accepted.
+func TestIndexesAreLeftOut(t *testing.T) {
+	store := memstore.New(nil)
+	raw := []byte("REDIS0009\xfa\x0csearch-index\x050 idx\xdc\x01\x00\x00\x00\x00\x01k\x01v\xff\x00\x00\x00\x00\x00\x00\x00\x00")
+	b := keep(t, store, raw, nil)
+	r, to := newRestorer(t, store), &target{verdict: restore.Verdict{Dialect: dialect(t, "dragonfly:9"), NoIndexes: true}}
+	if _, err := r.Restore(t.Context(), b.ID, to, nil); !errors.Is(err, restore.ErrNotAccepted) || !strings.Contains(err.Error(), "search-index") || to.loads != 0 {
+		t.Fatalf("%v, Load was called %d times", err, to.loads)
+	}
+	if _, err := r.Restore(t.Context(), b.ID, to, &restore.Options{Accept: []string{"search-index"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := names(t, to.loaded); !slices.Equal(got, []string{"0/string/k"}) || bytes.Contains(to.loaded, []byte("search-index")) {
+		t.Errorf("the target got %v: %q", got, to.loaded)
+	}
+}

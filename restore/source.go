@@ -237,7 +237,7 @@ func convertOptions(b *catalog.Backup, v *Verdict, opts *Options, now time.Time)
 		// What is lost is in the verdict, and has to be accepted there.
 		Policy: rdb.DropDetail,
 		DBs:    s.DBs, Match: s.Match, Types: types, MapDB: s.MapDB, TrimPrefix: s.TrimPrefix, AddPrefix: s.AddPrefix,
-		Modules: v.Modules,
+		Modules: v.Modules, NoIndexes: v.NoIndexes,
 	}
 	switch opts.Expiry {
 	case ExpiryKeep:
@@ -264,6 +264,9 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 	for _, p := range b.Parts {
 		if v.Dialect != (rdb.Dialect{}) && p.Dialect != v.Dialect.String() {
 			return false
+		}
+		if d, err := rdb.ParseDialect(p.Dialect); v.NoIndexes && (err != nil || d.Family == rdb.Dragonfly) {
+			return false // it may have indexes, of which the manifest doesn't tell
 		}
 	}
 	for _, m := range b.Modules {
