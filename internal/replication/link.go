@@ -32,6 +32,7 @@ type Link struct {
 	id      string
 	offset  int64
 	timeout time.Duration
+	began   atomic.Bool
 	sent    atomic.Int64
 	moving  bool // every read has the timeout anew; not yet in the handshake
 	close   func() error
@@ -79,6 +80,9 @@ func (l *Link) ID() string { return l.id }
 // Sent returns how many bytes of the snapshot were given to the connection so far. It may be called at any time.
 func (l *Link) Sent() int64 { return l.sent.Load() }
 
+// Began tells whether the replica was told that a snapshot comes. Dragonfly lets go of its data then. It may be called at any time.
+func (l *Link) Began() bool { return l.began.Load() }
+
 // Close closes the connection. It may be called at any time, once or more, and ends the other methods.
 func (l *Link) Close() error { return l.close() }
 
@@ -123,14 +127,16 @@ func (l *Link) fullSync(src io.Reader, size int64) error {
 		head = resp.AppendStatus(head, "FULLRESYNC "+l.id+" "+strconv.FormatInt(l.offset, 10))
 	}
 	// A mark is better than a length: the replica then acknowledges at once when it has loaded instead of within a second. It
-	// takes a mark of its own choosing for data if it is not the last thing it receives, so nothing must follow it.
+	// takes a mark of its own choosing for data if it is not the last thing it receives, so nothing must follow it. Not so
+	// Dragonfly: it acknowledges at once in any case, and the process ends if the connection breaks between the snapshot and its mark.
 	mark := ""
-	if l.hello.EOF {
+	if l.hello.EOF && !l.hello.Dragonfly {
 		mark = randomHex(20)
 		head = append(head, "$EOF:"+mark+"\r\n"...)
 	} else {
 		head = append(head, "$"+strconv.FormatInt(size, 10)+"\r\n"...)
 	}
+	l.began.Store(true)
 	if err := l.write(head); err != nil {
 		return err
 	}
@@ -155,8 +161,11 @@ func (l *Link) fullSync(src io.Reader, size int64) error {
 	if err := l.data(held[:n]); err != nil {
 		return err
 	}
-	if mark != "" {
+	switch {
+	case mark != "":
 		return l.write([]byte(mark))
+	case l.hello.Dragonfly:
+		return nil // it ends if anything comes before its acknowledgement
 	}
 	// After a length the replica takes commands, and may be asked to acknowledge at once.
 	return l.write(resp.AppendCommand(nil, "REPLCONF", "GETACK", "*"))
@@ -215,7 +224,7 @@ func (l *Link) broken(err error) error {
 }
 
 // Loaded waits until the replica acknowledges the snapshot, which it does when it has loaded it. While it loads it sends
-// keep-alives. The error is ctx's if it ends before.
+// keep-alives; Dragonfly sends none, and reads while it loads. The error is ctx's if it ends before.
 func (l *Link) Loaded(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
@@ -228,7 +237,8 @@ func (l *Link) Loaded(ctx context.Context) error {
 			return l.broken(err)
 		}
 		if len(args) >= 3 && strings.EqualFold(args[0], "REPLCONF") && strings.EqualFold(args[1], "ACK") {
-			if n, err := strconv.ParseInt(args[2], 10, 64); err == nil && n >= l.offset {
+			// Dragonfly says 0 first, whatever the offset is, and nothing before it has loaded.
+			if n, err := strconv.ParseInt(args[2], 10, 64); err == nil && (n >= l.offset || l.hello.Dragonfly) {
 				return nil
 			}
 		}

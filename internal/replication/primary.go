@@ -3,7 +3,9 @@
 //
 // A [Primary] answers whoever connects and hands out a [Link] to the one replica that proves to be the expected one; a
 // Link sends the snapshot and waits until the replica says that it has loaded it. The protocol is that of Redis 2.8 and
-// later and of all versions of Valkey, as observed on their wire.
+// later and of all versions of Valkey, as observed on their wire, and of Dragonfly as the replica of such a server, as recorded from
+// version 1.40: it sends lines instead of arrays, asks for another kind of primary, which we aren't, by "REPLCONF capa dragonfly", and
+// checks that nothing comes behind the snapshot, else it ends.
 package replication
 
 import (
@@ -35,6 +37,8 @@ type Hello struct {
 	Version string   // of the server; empty if it didn't say
 	EOF     bool     // it understands a payload that is ended by a mark instead of being preceded by a length
 	ID      string   // the replication ID whose stream it wants to go on with, "?" if none
+
+	Dragonfly bool // it is a Dragonfly
 }
 
 // A Primary waits for the one replica that may have the data.
@@ -229,6 +233,7 @@ func (h *Hello) replconf(args []string) {
 			h.Version = args[1]
 		case "capa":
 			h.EOF = h.EOF || strings.EqualFold(args[1], "eof")
+			h.Dragonfly = h.Dragonfly || strings.EqualFold(args[1], "dragonfly")
 		}
 	}
 }
