@@ -3,6 +3,7 @@ package feed
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ func (l *Loader) judge(t *facts, need restore.Requirements) restore.Verdict {
 	v.databases(t, need)
 	v.modules(t, need)
 	v.functions(t, need)
+	v.types(t, need)
 	v.empty(t, replace)
 	v.role(t, replace)
 	v.rights(t, l.cfg.Options.Username)
@@ -57,7 +59,7 @@ func (v *verdict) conflict(c restore.Conflict) {
 
 // stream says in which dialect the target takes the snapshot: as the backup has it if it loads that, else the newest that it loads.
 func (v *verdict) stream(t *facts, need restore.Requirements) {
-	v.OneStream = true
+	v.OneStream, v.NoIndexes = true, t.engine == "dragonfly"
 	parts := need.Backup.Parts
 	var own rdb.Dialect // of all parts; zero if they are in several
 	for i, p := range parts {
@@ -198,6 +200,28 @@ func olderRelease(a, b string) bool {
 	return slices.Compare(x[:], y[:]) < 0
 }
 
+// youngTypes are those of Dragonfly's types that not all of its versions read which read the rest.
+var youngTypes = map[string]version{"bloom": {1, 35}, "cms": {1, 38}, "topk": {1, 38}, "cuckoo": {1, 40}}
+
+func (v *verdict) types(t *facts, need restore.Requirements) {
+	has, ok := parseVersion(t.version)
+	if t.engine != "dragonfly" || !ok {
+		return
+	}
+	since := map[string]version{}
+	for _, db := range need.Backup.DBs {
+		for name, n := range db.Types {
+			if v, young := youngTypes[name]; young && n > 0 && has.less(v) {
+				since[name] = v
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(since)) {
+		v.Fail("types", "there are keys of type %s, which Dragonfly reads since version %d.%d, and the target is %s: it would not load what follows",
+			name, since[name].major, since[name].minor, t.version)
+	}
+}
+
 func (v *verdict) empty(t *facts, replace bool) {
 	holds := fmt.Sprintf("it holds %d keys in %d databases", t.keys.Total(), len(t.keys))
 	if n := t.libraries(); n > 0 {
@@ -256,6 +280,10 @@ func (v *verdict) rights(t *facts, user string) {
 func (v *verdict) tls(t *facts, listens, dials bool) {
 	replicates, known := t.settings[setTLS]
 	switch {
+	case t.engine == "dragonfly" && listens:
+		v.Pass("tls", "Config.TLS is set: the target has to replicate by TLS (--tls_replication), which can't be seen")
+	case t.engine == "dragonfly" && dials:
+		v.Warn("tls", "the target is reached by TLS, and whether it replicates by it (--tls_replication) can't be seen; Config.TLS has to be set if it does, and else the data goes unencrypted")
 	case t.noGet != nil && (listens || dials):
 		v.Warn("tls", "whether the target replicates by TLS (tls-replication) can't be seen; Config.TLS has to be set if it does, and only then")
 	case replicates == "yes" && !listens:

@@ -27,6 +27,20 @@
 // If Amber's own process is killed during a restore the target stays as it was at that moment: tell it REPLICAOF NO ONE, and set
 // masterauth, masteruser and repl-diskless-load back, or restart it.
 //
+// # Snapshots in another dialect, clusters and selections
+//
+// The target gets one stream, in a dialect that it loads: that of the backup, or the newest that the target knows, which the Verdict
+// names. A restore.Restorer converts on the way, and joins the parts of a cluster's backup. What a target holds can't stay: the policies that
+// merge are refused.
+//
+// # Dragonfly
+//
+// A Dragonfly replicates from a Redis, and so from Amber. It lets go of its data as soon as the transfer begins, and says by its
+// acknowledgement alone that it has loaded everything. When anything goes wrong it begins anew for ever, with no data; so it gets one
+// transfer, the port is closed meanwhile, and it is told REPLICAOF NO ONE in every outcome. It has no functions and no modules, it takes no
+// search indexes on this way, and it leaves out keys that expired before they got there, for which the report allows. Where its
+// masterauth may not be changed it is known by its address and the port that it tells, for it tells no replication ID.
+//
 // # How the data is replaced
 //
 // An empty target parses the stream as it arrives. One that holds data, which Options.Replace allows, does the same

@@ -70,6 +70,16 @@ func (r *run) admit(h replication.Hello) error {
 	if r.cfg.TLS == nil && port != strconv.Itoa(h.Port) {
 		return fmt.Errorf("it listens on port %d, and the target on %s", h.Port, port)
 	}
+	if h.Dragonfly != (r.target.engine == "dragonfly") {
+		return errors.New("it is another product than the target")
+	}
+	if h.Dragonfly {
+		// It tells no ID of its own. One that says "?" has not got data from a primary before, in this life as a replica.
+		if h.ID != "?" {
+			return errors.New("it was replicating from somebody else")
+		}
+		return nil
+	}
 	// A server asks its new primary to go on from where it was itself, so it tells its own replication ID, which is
 	// random and known to those only that may ask it. A replica that has never reached its primary has none to tell.
 	if h.ID != r.target.info["master_replid"] && !(h.ID == "?" && r.target.primary != "") {

@@ -45,14 +45,14 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	part := src.Backup().Parts[0] // the verdict has it that there is one
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	in, err := open(ctx, src, part)
+	in, err := open(ctx, src, part, t.engine == "dragonfly")
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
 
 	r := &run{
-		Loader: l, admin: a, target: t, opts: opts, in: in,
+		Loader: l, admin: a, target: t, opts: opts, src: src, in: in,
 		backup: src.Backup(), size: part.RawSize, want: wanted(src.Backup()), method: chooseMethod(t, need),
 	}
 	defer r.group.Wait()
@@ -65,20 +65,31 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 }
 
 // open opens a part and reads its first bytes: what can't be read at all should fail before the target is touched.
-func open(ctx context.Context, src restore.Source, p catalog.Part) (io.ReadCloser, error) {
+func open(ctx context.Context, src restore.Source, p catalog.Part, dragonfly bool) (io.ReadCloser, error) {
 	in, err := src.Open(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("opening part %s: %w", p.Name, err)
 	}
-	magic := make([]byte, 9)
-	if n, err := io.ReadFull(in, magic); err != nil {
+	const magic = 9
+	first := make([]byte, magic)
+	if dragonfly {
+		first = make([]byte, headSize)
+	}
+	n, err := io.ReadFull(in, first)
+	if err == io.ErrUnexpectedEOF && n >= magic {
+		err = nil
+	}
+	if err == nil && dragonfly {
+		err = bare(first[:n])
+	}
+	if err != nil {
 		in.Close()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return nil, fmt.Errorf("reading part %s, byte %d: %w", p.Name, n, err)
 	}
-	return &begun{in, magic}, nil
+	return &begun{in, first[:n]}, nil
 }
 
 // begun is a reader of which some bytes were read.
@@ -113,6 +124,7 @@ type run struct {
 	admin  *target.Conn
 	target *facts // as it was before
 	opts   *restore.Options
+	src    restore.Source
 	in     io.Reader
 	backup *catalog.Backup
 	size   int64
@@ -124,6 +136,7 @@ type run struct {
 	former    []setting // that were changed and have to be put back
 	following bool      // it was told to replicate from us, and not yet to stop
 	link      *replication.Link
+	took      bool // it said that it has loaded everything
 	differs   bool // it has loaded everything, and holds something else than the backup
 	loaded    bool // it has loaded everything, and holds what the backup does
 	warnings  []string
@@ -164,15 +177,14 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	if err := r.send(ctx); err != nil {
 		return nil, err
 	}
-	got, err := r.count(ctx)
-	if err != nil {
+	if err := r.count(ctx); err != nil {
 		return nil, err
 	}
 
 	// The data is there. From here on cancelling would only leave the target in our hands.
 	report := &restore.Report{
 		Backup: r.backup.ID, Target: r.target.addr, Method: "feed", Dialect: r.backup.Parts[0].Dialect,
-		Keys: got.Total(), Functions: r.backup.Functions, DBs: r.backup.DBs, Bytes: r.size, Proof: restore.Proof{Counted: true},
+		Keys: r.want.Total(), Functions: r.backup.Functions, DBs: r.backup.DBs, Bytes: r.size, Proof: restore.Proof{Counted: true},
 	}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Grace)
 	defer cancel()
@@ -188,7 +200,8 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	if r.target.primary != "" {
 		r.warn("the target was a replica of %s, and is a primary now", r.target.primary)
 	}
-	if r.target.settings[setSave] != "" && r.target.info.Int("aof_enabled") == 0 && r.method.mode != loadDisk {
+	saves := r.target.settings[setSave] != "" || r.dragonfly()
+	if saves && r.target.info.Int("aof_enabled") == 0 && r.method.mode != loadDisk {
 		r.warn("the target has the data in memory, and on its disk only after its next save: BGSAVE there, if it should outlive a restart now")
 	}
 	report.Warnings = r.warnings
@@ -220,6 +233,9 @@ func (r *run) follow(ctx context.Context, primary *replication.Primary, host, po
 		}
 		if target.Refused(err) {
 			r.changed, r.following = wasChanged, false
+			if r.dragonfly() { // it connects before it answers, and says so if it can't
+				err = fmt.Errorf("%w; %w", r.noContact(primary, host, port), err)
+			}
 		}
 		return err
 	}
@@ -283,13 +299,13 @@ func (r *run) send(ctx context.Context) error {
 		err = nil
 	}
 	if err == nil {
+		r.took = true
 		r.progress(restore.Progress{Stage: restore.StageLoad, Bytes: r.size, Total: r.size})
 	}
 	return err
 }
 
-// loadedAnyway tells whether the target has taken the whole stream although its connection broke: then our replication
-// ID is its own. It waits while the target loads.
+// loadedAnyway tells whether the target has taken the whole stream although its connection broke. It waits while the target loads.
 func (r *run) loadedAnyway(ctx context.Context) bool {
 	seen, still := int64(-1), clock.System()
 	for {
@@ -297,18 +313,27 @@ func (r *run) loadedAnyway(ctx context.Context) bool {
 		switch {
 		case err != nil:
 			return false
-		case info["master_replid"] == r.link.ID():
+		case r.tookAll(info):
 			return true
 		case info.Int("loading") == 0:
 			return false
 		}
-		if n := info.Int("loading_loaded_bytes"); n != seen {
+		if n := info.Int("loading_loaded_bytes") + target.Keyspace(info).Total(); n != seen {
 			seen, still = n, clock.System()
 		}
 		if clock.Since(still) > r.cfg.Stall || clock.Sleep(ctx, pollEvery) != nil {
 			return false
 		}
 	}
+}
+
+// tookAll tells whether a target that replicates from us has taken the whole stream: then our replication ID is its own. Dragonfly
+// tells our ID from the beginning, and where it is in our stream when it has loaded.
+func (r *run) tookAll(info resp.Info) bool {
+	if r.dragonfly() && (info["slave_repl_offset"] == "" || info.Int("loading") == 1) {
+		return false
+	}
+	return info["master_replid"] == r.link.ID()
 }
 
 // showProgress reports until the returned function is called.
@@ -347,42 +372,6 @@ func (r *run) progress(p restore.Progress) {
 	if r.opts.Progress != nil {
 		r.opts.Progress(p)
 	}
-}
-
-// count compares what the target holds with the manifest, while it is still our replica and so keeps expired keys.
-func (r *run) count(ctx context.Context) (target.Counts, error) {
-	for {
-		info, _, err := r.admin.Info(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("counting the keys: %w", err)
-		}
-		if info.Int("loading") == 1 {
-			if err := clock.Sleep(ctx, pollEvery); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		return r.compare(info)
-	}
-}
-
-func (r *run) compare(info resp.Info) (target.Counts, error) {
-	if info["master_replid"] != r.link.ID() {
-		return nil, fmt.Errorf("the target was told by somebody else to replicate from %s:%s, or to stop replicating: is it watched by a Sentinel or an operator?",
-			info["master_host"], info["master_port"])
-	}
-	got := target.Keyspace(info)
-	text := target.Differ(r.want, got)
-	if n, known := info["number_of_libraries"], info.Int("number_of_libraries"); text == "" && n != "" && known != r.backup.Functions {
-		text = fmt.Sprintf("%d function libraries instead of %d", known, r.backup.Functions)
-	}
-	r.progress(restore.Progress{Stage: restore.StageCount, Bytes: r.size, Total: r.size, Keys: got.Total()})
-	if text != "" {
-		r.differs = true
-		return nil, fmt.Errorf("what the target has loaded is not what the manifest says: %s", text)
-	}
-	r.loaded = true
-	return got, nil
 }
 
 // release makes the target a primary of its own again, while the link to it is still there: a replica whose link broke

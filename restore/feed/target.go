@@ -26,7 +26,17 @@ const (
 	setPort      = "replica-announce-port"
 )
 
-var settingsOfInterest = []string{setPassword, setUser, setDiskless, setReadOnly, setTLS, setDatabases, setSave, setPort}
+// settingsOf returns the settings of an engine that matter, and its own names of them.
+func settingsOf(engine string) [][2]string {
+	if engine == "dragonfly" {
+		return [][2]string{{setPassword, setPassword}, {setUser, setUser}, {setDatabases, setDatabases}, {setPort, "announce_port"}}
+	}
+	var all [][2]string
+	for _, name := range []string{setPassword, setUser, setDiskless, setReadOnly, setTLS, setDatabases, setSave, setPort} {
+		all = append(all, [2]string{name, name})
+	}
+	return all
+}
 
 // Facts are what was found out about the target, without changing anything.
 type facts struct {
@@ -38,7 +48,7 @@ type facts struct {
 	modules []string // names of those that are loaded
 	primary string   // host:port that it replicates from; empty if it is a primary itself
 
-	settings  map[string]string // of settingsOfInterest, those that it told
+	settings  map[string]string // of settingsOf, those that it told
 	noGet     error             // why it told none
 	noSet     error             // why settings can't be changed; nil if they can
 	noFollow  error             // why REPLICAOF can't be used; nil if it can
@@ -71,8 +81,8 @@ func look(ctx context.Context, a *target.Conn, highest int) (*facts, error) {
 	if t.engine == "" || target.Mode(t.info) != "standalone" {
 		return t, nil // the verdict is clear, and the questions below are for other servers
 	}
-	for _, name := range settingsOfInterest {
-		value, ok, err := a.Setting(ctx, name)
+	for _, names := range settingsOf(t.engine) {
+		value, ok, err := a.Setting(ctx, names[1])
 		if target.Refused(err) {
 			t.noGet = err
 			break
@@ -81,7 +91,7 @@ func look(ctx context.Context, a *target.Conn, highest int) (*facts, error) {
 			return nil, err
 		}
 		if ok {
-			t.settings[name] = value
+			t.settings[names[0]] = value
 		}
 	}
 	// Two commands that are wrong in their arguments, which a server looks at only after the user's rights: an

@@ -147,6 +147,9 @@ func (r *run) bringBack(ctx context.Context) (resp.Info, error) {
 
 // state says what the target holds, by what it says itself after it was made a primary.
 func (r *run) state(info resp.Info) restore.TargetState {
+	if r.dragonfly() {
+		return r.stateOfDragonfly(info)
+	}
 	now := target.Keyspace(info)
 	restarted := info["run_id"] != r.target.info["run_id"]
 	asBefore := target.Differ(r.target.keys, now) == "" && info.Int("number_of_libraries") == r.target.libraries()
