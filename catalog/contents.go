@@ -31,7 +31,7 @@ type Contents struct {
 // it uses a fixed amount of memory. keys, unless nil, is kept at the number of keys so far.
 //
 // The error wraps ErrBadSnapshot, and what package rdb found with its offset, if the stream is not sound or goes on after its
-// end; an error of r itself is passed on without it.
+// end; an error of r itself is passed on without it. Only Dragonfly's files may go on: they end in what happened to be in its buffer.
 func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	src := &tracked{r: r}
 	in := rdb.NewReader(src, nil)
@@ -57,7 +57,7 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 		keys.Add(n & 1023)
 	}
 	stats := in.Stats()
-	if err := src.end(stats.Bytes); err != nil {
+	if err := src.end(stats.Bytes, in.Dialect().Family == rdb.Dragonfly); err != nil {
 		return Contents{}, err
 	}
 	return ContentsOf(in.Dialect(), stats), nil
@@ -79,13 +79,13 @@ func (t *tracked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end reads on to the end of the stream, which holds a snapshot of size bytes, and refuses any byte more. It matters that the
-// stream is read to its io.EOF: that is what confirms that its source sent all it had.
-func (t *tracked) end(size int64) error {
+// end reads on to the end of the stream, which holds a snapshot of size bytes, and refuses any byte more that isn't padding. It matters
+// that the stream is read to its io.EOF: that is what confirms that its source sent all it had.
+func (t *tracked) end(size int64, padded bool) error {
 	if _, err := io.Copy(io.Discard, t); err != nil {
 		return err
 	}
-	if t.n > size {
+	if t.n > size && !padded {
 		return fmt.Errorf("%w: %d bytes follow its end at byte %d", ErrBadSnapshot, t.n-size, size)
 	}
 	return nil

@@ -262,8 +262,9 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 		return false
 	}
 	for _, p := range b.Parts {
-		if v.Dialect != (rdb.Dialect{}) && p.Dialect != v.Dialect.String() {
-			return false
+		d, err := rdb.ParseDialect(p.Dialect)
+		if err != nil || v.Dialect != (rdb.Dialect{}) && d != v.Dialect || v.OneStream && d.Family == rdb.Dragonfly {
+			return false // Dragonfly's files may have bytes behind their end, which no stream may
 		}
 		if d, err := rdb.ParseDialect(p.Dialect); v.NoIndexes && (err != nil || d.Family == rdb.Dragonfly) {
 			return false // it may have indexes, of which the manifest doesn't tell

@@ -6,10 +6,19 @@
 // The name that the server looks for appears last, once everything is durable: NAME itself for a plain file, NAME-summary.dfs for a
 // set, after all its shards. So a server that starts too early, or after a crash of ours, finds no data that is not whole. A
 // plain file that is replaced stays until the new one takes its place in one step. Of a set that is replaced the summary goes first:
-// between that and the new one a server finds nothing.
+// between that and the new one a server finds no set of that name.
 //
-// A Redis or Valkey that runs with appendonly yes doesn't look at the file when it starts, unless it has no append-only files. A server
-// that runs overwrites the file when it saves or ends: put it there while it is down.
+// What isn't done here, and has to be known:
+//
+//   - A Redis or Valkey that runs with appendonly yes doesn't look at the file when it starts, unless it has no append-only files. A server
+//     that runs overwrites the file when it saves or ends: put it there while it is down.
+//   - Dragonfly loads the newest of all files in its directory whose names begin with its dbfilename, as NAME*.rdb or NAME*-summary.dfs,
+//     unless that has an ending: an older save beside a set counts when the set is not there.
+//   - The server's user has to be allowed to read the files: filestore makes them readable by their owner only, unless its
+//     Options.FileMode says otherwise. A server that finds a file that it may not read doesn't start.
+//   - What a replaced file held is gone: nobody backs it up before.
+//   - One Load at a time writes a name. Of two that write the same set at once, one may get its shards beside the other's
+//     summary. That is an error for one of them, and a set that Dragonfly doesn't load right.
 package dumpfile
 
 import (
@@ -39,13 +48,16 @@ type Config struct {
 	Name string
 	// Dialect is that of the file; the zero Dialect: that of the backup. See rdb.NewWriter for those that can be written.
 	Dialect rdb.Dialect
-	// Shards makes a Dragonfly set of as many shards; 0: a plain file. Dialect is left zero then.
+	// Shards makes a Dragonfly set of as many shards, at most 1024; 0: a plain file. Dialect is left zero then.
 	Shards int
 	// Modules are the types of module values that the server takes, by their nine characters; nil: those that the backup has, if
-	// its dialect is kept.
+	// its dialect is kept or gets newer. A server ends when it meets values of a newer release of a module than its own, such as
+	// vector sets of a newer Redis.
 	Modules []string
 	// Databases is how many databases the server has; 0: that isn't known.
 	Databases int
+	// TempDir is where a set's values are held that are too large for memory; empty: the system's.
+	TempDir string
 }
 
 // A Loader writes the files of one name.
@@ -93,113 +105,106 @@ func (l *Loader) last() string { return l.keys[len(l.keys)-1] }
 
 // Check looks for files of that name. It writes nothing.
 func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.Verdict, error) {
+	v, _, err := l.look(ctx, need)
+	return v, err
+}
+
+// look returns what Check does, and what is there; nil if nothing is.
+func (l *Loader) look(ctx context.Context, need restore.Requirements) (restore.Verdict, *storage.Info, error) {
 	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true, Databases: l.cfg.Databases}
 	if need.Backup == nil {
-		return v, errors.New("dumpfile: there is no manifest of the backup to look at")
+		return v, nil, errors.New("dumpfile: there is no manifest of the backup to look at")
 	}
 	if need.Conflict().Merges() {
 		v.Fail("conflict", "a file can't be merged with: restore into a server, or write another file")
 	}
-	switch info, err := l.cfg.Store.Stat(ctx, l.last()); {
+	there, err := l.cfg.Store.Stat(ctx, l.last())
+	found := &there
+	switch {
 	case errors.Is(err, storage.ErrNotFound):
+		found = nil
 		v.Pass("empty", "there is no %s", l.last())
 	case err != nil:
-		return v, fmt.Errorf("looking for %s: %w", l.last(), err)
+		return v, nil, fmt.Errorf("looking for %s: %w", l.last(), err)
 	case need.Conflict() == restore.Replace:
-		v.Pass("empty", "%s, of %d bytes, is replaced", info.Key, info.Size)
+		v.Pass("empty", "%s, of %d bytes, is replaced", there.Key, there.Size)
 	default:
-		v.Fail("empty", "there is %s, of %d bytes, already: choose another name, or say that it is to be replaced", info.Key, info.Size)
+		v.Fail("empty", "there is %s, of %d bytes, already: choose another name, or say that it is to be replaced", there.Key, there.Size)
 	}
 	if dbs := need.Databases(); l.cfg.Databases > 0 && len(dbs) > 0 && dbs[len(dbs)-1] >= l.cfg.Databases {
-		v.Fail("databases", "there are keys in database %d, and the server has %d: it would end when it meets them", dbs[len(dbs)-1], l.cfg.Databases)
+		v.Fail("databases", "there are keys for database %d, and the server has %d: it would end when it meets them", dbs[len(dbs)-1], l.cfg.Databases)
 	}
-	return v, nil
+	if parts := need.Backup.Parts; need.Final && len(parts) != 1 {
+		v.Fail("parts", "%d streams were given, and one is written: they have to be joined", len(parts))
+	} else if need.Final && l.cfg.Dialect != (rdb.Dialect{}) && parts[0].Dialect != l.cfg.Dialect.String() {
+		v.Fail("rdb-version", "the stream is %s, and the file is to be %v: it has to be converted", parts[0].Dialect, l.cfg.Dialect)
+	}
+	return v, found, nil
 }
 
-// Load writes the files. Until the last of them is there, an error leaves what was there before, but for the summary of a set that was to be
-// replaced.
+// Load writes the files. An error leaves what was there before, but for a set that was to be replaced: once all its new shards are written
+// the old one goes, and it is a *restore.PartialError if that is where it ended, or if what is there can't be seen any more. What
+// Load wrote it removes then, as far as it can.
 func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Options) (*restore.Report, error) {
 	if opts == nil {
 		opts = &restore.Options{}
 	}
 	b := src.Backup()
-	v, err := l.Check(ctx, restore.Requirements{Backup: b, Options: opts, Final: true})
+	v, there, err := l.look(ctx, restore.Requirements{Backup: b, Options: opts, Final: true})
 	if err == nil {
 		err = v.Err(opts)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if len(b.Parts) != 1 {
-		return nil, fmt.Errorf("%w: it has %d parts, and one stream is expected", restore.ErrRefused, len(b.Parts))
-	}
 	start := clock.System()
-	rep := &restore.Report{Backup: b.ID, Target: l.last(), Method: "dumpfile", Keys: b.Keys, Functions: b.Functions, DBs: b.DBs}
-	if opts.Progress != nil {
-		opts.Progress(restore.Progress{Stage: restore.StageLoad, Total: b.Parts[0].RawSize})
-	}
-	in, err := src.Open(ctx, b.Parts[0])
-	if err != nil {
+	rep := &restore.Report{Backup: b.ID, Target: l.last(), Method: "dumpfile", Dialect: b.Parts[0].Dialect, Keys: b.Keys, Functions: b.Functions, DBs: b.DBs}
+	told := &teller{total: b.Parts[0].RawSize, progress: opts.Progress}
+	told.tell()
+	if told.in, err = src.Open(ctx, b.Parts[0]); err != nil {
 		return nil, fmt.Errorf("opening part %s: %w", b.Parts[0].Name, err)
 	}
-	defer in.Close()
-	w := &files{Loader: l, ctx: ctx, replace: opts.Conflict == restore.Replace}
+	defer told.in.Close()
+	w := &files{Loader: l, ctx: ctx, replace: opts.Conflict == restore.Replace, former: there}
 	defer w.abort()
-	told := &teller{in: in, total: b.Parts[0].RawSize, progress: opts.Progress}
 	if l.cfg.Shards > 0 {
-		err = w.set(told, rep)
+		err = w.set(told, b)
 	} else {
-		err = w.plain(told, b, rep)
+		err = w.plain(told, b)
 	}
 	if err == nil {
 		err = w.commit()
 	}
 	if err != nil {
-		if ctx.Err() != nil && !w.changed {
-			return nil, ctx.Err()
-		}
-		return nil, w.failed(err)
+		return nil, w.failed(err, b)
+	}
+	told.tell()
+	if w.replace && l.cfg.Shards > 0 {
+		rep.Warnings = w.sweep()
+	}
+	for _, o := range w.open {
+		rep.Bytes += o.n
 	}
 	rep.Load = clock.Since(start)
 	rep.Proof.Counted = true
 	return rep, nil
 }
 
-// files are objects that are being written.
-type files struct {
-	*Loader
-	ctx     context.Context
-	replace bool
-	open    []storage.Writer
-	changed bool // the store isn't as before
-	last    bool // the last object may be there
-}
-
-func (w *files) create(key string) (storage.Writer, error) {
-	to, err := w.cfg.Store.Create(w.ctx, key, &storage.CreateOptions{IfNotExist: !w.replace && key == w.Loader.last()})
-	if err != nil {
-		return nil, fmt.Errorf("writing %s: %w", key, err)
-	}
-	w.open = append(w.open, to)
-	return to, nil
-}
-
-// plain copies the stream.
-func (w *files) plain(in io.Reader, b *catalog.Backup, rep *restore.Report) error {
+// plain copies the stream, and counts what is in it.
+func (w *files) plain(in io.Reader, b *catalog.Backup) error {
 	to, err := w.create(w.cfg.Name)
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(to, in)
-	rep.Bytes = n
-	if err == nil && n != b.Parts[0].RawSize {
-		err = fmt.Errorf("%d bytes came where the manifest says %d: %w", n, b.Parts[0].RawSize, io.ErrUnexpectedEOF)
+	found, err := catalog.Inspect(io.TeeReader(in, to), nil)
+	if err != nil {
+		return err
 	}
-	return err
+	return differs(found, b)
 }
 
 // set converts the stream into a set.
-func (w *files) set(in io.Reader, rep *restore.Report) error {
+func (w *files) set(in io.Reader, b *catalog.Backup) error {
 	var id [16]byte
 	rand.Read(id[:]) // never fails
 	var to []io.Writer
@@ -208,32 +213,45 @@ func (w *files) set(in io.Reader, rep *restore.Report) error {
 		if err != nil {
 			return err
 		}
-		to = append(to, &counted{file, &rep.Bytes})
+		to = append(to, file)
 	}
 	shards := len(to) - 1
-	dst, err := rdb.NewSetWriter(to[shards], to[:shards], hex.EncodeToString(id[:]), &rdb.WriterOptions{Compression: rdb.CompressLZ4, Spool: spool})
+	dst, err := rdb.NewSetWriter(to[shards], to[:shards], hex.EncodeToString(id[:]), &rdb.WriterOptions{Compression: rdb.CompressLZ4, Spool: w.spool})
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	found, err := rdb.Convert(dst, rdb.NewReader(in, &rdb.ReaderOptions{Spool: spool}), nil)
+	src := rdb.NewReader(in, &rdb.ReaderOptions{Spool: w.spool})
+	wrote, err := rdb.Convert(dst, src, nil)
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil { // its end proves it
 		return err
 	}
-	if found.Keys != rep.Keys {
-		return fmt.Errorf("%d keys came where the manifest says %d", found.Keys, rep.Keys)
+	if err := dst.Close(); err != nil {
+		return err
 	}
-	return dst.Close()
+	stats := rdb.Stats{Keys: wrote.Keys, Functions: wrote.Functions, DBs: wrote.DBs, Modules: wrote.Modules}
+	for _, db := range wrote.DBs {
+		stats.Expires += db.Expires
+	}
+	return differs(catalog.ContentsOf(w.cfg.Dialect, stats), b)
+}
+
+// differs compares what was written with the manifest.
+func differs(found catalog.Contents, b *catalog.Backup) error {
+	if why := found.Differs(b); why != "" {
+		return fmt.Errorf("the stream is not what it was said to be: %s", why)
+	}
+	return nil
 }
 
 // spool opens a file without a name.
-func spool() (rdb.Spool, error) {
-	f, err := os.CreateTemp("", "amber-")
+func (w *files) spool() (rdb.Spool, error) {
+	f, err := os.CreateTemp(w.cfg.TempDir, "amber-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("room for what is too large for memory: %w; set Config.TempDir", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
@@ -242,62 +260,9 @@ func spool() (rdb.Spool, error) {
 	return f, nil
 }
 
-// commit makes the files visible, the one that is looked for last.
-func (w *files) commit() error {
-	if len(w.open) > 1 && w.replace {
-		w.changed = true
-		if err := w.cfg.Store.Delete(w.ctx, w.Loader.last()); err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return fmt.Errorf("removing the former %s: %w", w.Loader.last(), err)
-		}
-	}
-	for i, to := range w.open {
-		w.changed = true
-		w.last = i == len(w.open)-1
-		if _, err := to.Commit(w.ctx); err != nil {
-			return fmt.Errorf("writing %s: %w", w.keys[i], err)
-		}
-	}
-	return nil
-}
-
-func (w *files) abort() {
-	for _, to := range w.open {
-		to.Abort()
-	}
-}
-
-// failed says what is there after an error.
-func (w *files) failed(err error) error {
-	w.abort()
-	if !w.changed {
-		return err
-	}
-	p := &restore.PartialError{Target: w.Loader.last(), State: restore.TargetEmpty, Keys: -1, Err: err}
-	switch {
-	case w.last:
-		p.State = restore.TargetUnknown
-		p.Detail = "whether " + w.Loader.last() + " is there is not known; if it is, it is whole"
-	case len(w.keys) > 1:
-		p.Detail = "there is no " + w.Loader.last() + ", so that no server takes the other files for data; the next restore of that name overwrites them"
-	}
-	return p
-}
-
-// counted counts what is written.
-type counted struct {
-	io.Writer
-	n *int64
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
-	*c.n += int64(n)
-	return n, err
-}
-
 // teller tells how much was read, every few megabytes.
 type teller struct {
-	in       io.Reader
+	in       io.ReadCloser
 	n, told  int64
 	total    int64
 	progress func(restore.Progress)
@@ -306,9 +271,15 @@ type teller struct {
 func (t *teller) Read(p []byte) (int, error) {
 	n, err := t.in.Read(p)
 	t.n += int64(n)
-	if t.progress != nil && t.n-t.told >= 4<<20 {
-		t.told = t.n
-		t.progress(restore.Progress{Stage: restore.StageLoad, Bytes: t.n, Total: t.total})
+	if t.n-t.told >= 4<<20 {
+		t.tell()
 	}
 	return n, err
+}
+
+func (t *teller) tell() {
+	t.told = t.n
+	if t.progress != nil {
+		t.progress(restore.Progress{Stage: restore.StageLoad, Bytes: t.n, Total: t.total})
+	}
 }
