@@ -150,6 +150,14 @@ func (c *comparer) start(ctx context.Context) error {
 	}
 	conn := target.New(c.opts, compareTimeout)
 	defer conn.Close()
+	if err := persist(ctx, func() error { return c.look(ctx, conn) }); err != nil {
+		return err
+	}
+	c.nodes = map[string]*compareNode{}
+	return nil
+}
+
+func (c *comparer) look(ctx context.Context, conn *target.Conn) error {
 	info, _, err := conn.Info(ctx)
 	if err != nil {
 		return err
@@ -184,7 +192,6 @@ func (c *comparer) start(ctx context.Context) error {
 		// A redirection, or a name that we have no right to, means that there is the command.
 		*p.has = err == nil || !target.Denied(err) || target.Code(err) == "NOPERM" && !strings.Contains(err.Error(), "to run the")
 	}
-	c.nodes = map[string]*compareNode{}
 	return nil
 }
 

@@ -146,34 +146,22 @@ func (n *compareNode) work() {
 	}
 }
 
-// exchange sends a batch and deals with all answers. A connection that breaks is made anew: questions can be asked twice.
+// exchange sends a batch and deals with all answers.
 func (n *compareNode) exchange(b *compareBatch) error {
 	next := 0
-	for attempt := 0; ; attempt++ {
-		err := n.send(b, &next)
-		if err == nil {
-			break
-		}
-		var wrong *compareError
-		if b.ctx.Err() != nil {
-			return context.Cause(b.ctx)
-		} else if errors.As(err, &wrong) || target.Refused(err) || attempt == 3 {
-			return err
-		}
-		if err := clock.Sleep(b.ctx, time.Duration(attempt)*500*time.Millisecond); err != nil {
-			return context.Cause(b.ctx)
-		}
+	if err := persist(b.ctx, func() error { return n.send(b, &next) }); err != nil {
+		return err
 	}
 	elsewhere := n.redirected
 	n.redirected = nil
 	for _, r := range elsewhere {
-		if err := n.follow(b, r); err != nil {
+		if err := persist(b.ctx, func() error { return n.follow(b, r) }); err != nil {
 			return err
 		}
 	}
 	for _, k := range n.done {
 		if k.text != "" {
-			if err := n.resolve(b.ctx, k); err != nil {
+			if err := persist(b.ctx, func() error { return n.resolve(b.ctx, k) }); err != nil {
 				return err
 			}
 		}
@@ -182,6 +170,25 @@ func (n *compareNode) exchange(b *compareBatch) error {
 	clear(n.done)
 	n.done = n.done[:0]
 	return nil
+}
+
+// persist does something again that can be done twice, if it failed because of the connection.
+func persist(ctx context.Context, f func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := f()
+		var wrong *compareError
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &wrong) || target.Refused(err) || attempt == 3:
+			return err
+		}
+		if err := clock.Sleep(ctx, time.Duration(attempt)*500*time.Millisecond); err != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // compareError is an answer with which a comparison can't go on.

@@ -18,9 +18,10 @@ type answers struct {
 	r     *resp.Reader
 	line  string // of a status or an error
 	buf   []byte
-	first []byte // how the last string began that equal read
-	size  int64  // and its length, or what it was instead
 	kind  resp.Kind
+	diff  int64  // the first byte that differs for equal
+	from  int64  // the byte from which on it is shown
+	first []byte // what is shown of it
 }
 
 // maxAnswer is the longest string that is read as a whole: names. Of longer ones it is the beginning.
@@ -81,23 +82,53 @@ func parseInt(p []byte) (n int64, ok bool) {
 
 // equal reads what is left of a reply and tells whether it is a string, and which.
 func (a *answers) equal(kind resp.Kind, n int64, want []byte) (bool, error) {
-	a.kind, a.size, a.first = kind, n, a.first[:0]
+	a.kind, a.from, a.first = kind, 0, a.first[:0]
 	if kind != resp.Bulk {
 		return false, a.rest(kind, n)
 	}
-	same := n == int64(len(want))
+	same := true
 	for at := int64(0); at < n; {
 		p := a.buffer(min(n-at, 32<<10))
 		if _, err := io.ReadFull(a.r, p); err != nil {
 			return false, err
 		}
-		if len(a.first) < 33 {
+		w := want[min(at, int64(len(want))):min(at+int64(len(p)), int64(len(want)))]
+		switch {
+		case same && !bytes.Equal(p, w):
+			same = false
+			i := 0
+			for i < len(w) && p[i] == w[i] {
+				i++
+			}
+			if a.diff = at + int64(i); a.diff < 24 {
+				i = 0 // short ones from their beginning; this is in the first piece
+			}
+			a.from = at + int64(i)
+			a.first = append(a.first, p[i:min(len(p), i+33)]...)
+		case !same && len(a.first) < 33:
 			a.first = append(a.first, p[:min(len(p), 33-len(a.first))]...)
 		}
-		same = same && bytes.Equal(p, want[at:at+int64(len(p))])
 		at += int64(len(p))
 	}
+	if same && n < int64(len(want)) {
+		same, a.from, a.diff = false, n, n
+		if n < 24 {
+			a.from, a.first = 0, append(a.first, want[:n]...)
+		}
+	}
 	return same, a.crlf()
+}
+
+// differs says how what equal read differs from what is wanted, which begins at a byte of the value.
+func (a *answers) differs(at int64, want []byte) string {
+	if a.kind != resp.Bulk {
+		return "is nothing, the backup has " + short(want)
+	}
+	where := ""
+	if at += a.from; at > 0 {
+		where = fmt.Sprintf("from byte %d on ", at)
+	}
+	return fmt.Sprintf("%sis %s, the backup has %s", where, quoteUpTo(string(a.first), 32), short(want[min(a.from, int64(len(want))):]))
 }
 
 // bulk reads a reply and tells whether it is a string, and which.
@@ -107,14 +138,6 @@ func (a *answers) bulk(want []byte) (bool, error) {
 		return false, err
 	}
 	return a.equal(kind, n, want)
-}
-
-// got says what equal read.
-func (a *answers) got() string {
-	if a.kind != resp.Bulk {
-		return "nothing"
-	}
-	return quoteUpTo(string(a.first), 32)
 }
 
 func (a *answers) buffer(n int64) []byte {

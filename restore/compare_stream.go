@@ -228,7 +228,7 @@ func (n *compareNode) readEntries(b *compareBatch, q *question, count int64) err
 				return err
 			}
 			if !same {
-				q.key.fail(q.rank, "entry %s has %s in place %d of its fields and values, the backup has %s", name, n.in.got(), j+1, short(want))
+				q.key.fail(q.rank, "entry %s, place %d of its fields and values: %s", name, j+1, n.in.differs(0, want))
 			}
 		}
 	}

@@ -1,0 +1,45 @@
+package restore
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/rdb"
+)
+
+// BenchmarkCompareAll compares a million keys, strings or of every kind, with a server that has them.
+func BenchmarkCompareAll(b *testing.B) {
+	for _, version := range testserver.All() {
+		for name, fill := range map[string]func(s *testserver.Server) []byte{
+			"strings": func(s *testserver.Server) []byte {
+				data := manyStrings(b, 1_000_000, func(i int) int { return 20 + i%100 })
+				reload(b, s, data)
+				return data
+			},
+			"mixed": func(s *testserver.Server) []byte {
+				testserver.Generate(b, s.Client(b), 200_000, 5)
+				return saved(b, s)
+			},
+		} {
+			b.Run(version+"/"+name, func(b *testing.B) {
+				s := testserver.Start(b, version)
+				data := fill(s)
+				b.SetBytes(int64(len(data)))
+				keys, begin := int64(0), time.Now()
+				for b.Loop() {
+					c := newComparer(s.Options())
+					res, err := compareAll(b.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+					c.close()
+					if err != nil || res.different > 0 {
+						b.Fatal(err, res)
+					}
+					keys += res.compared
+				}
+				b.ReportMetric(float64(keys)/time.Since(begin).Seconds(), "keys/s")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
