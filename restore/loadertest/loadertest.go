@@ -58,6 +58,7 @@ func Run(t *testing.T, maker func(t *testing.T) Target, source restore.Source, o
 	t.Run("CheckChangesNothing", s.check)
 	t.Run("RefusesData", s.refuses)
 	t.Run("Replace", s.replace)
+	t.Run("Merge", s.merge)
 	t.Run("SourceFails", s.sourceFails)
 	t.Run("Cancel", s.cancel)
 	t.Run("Progress", s.progress)
@@ -209,6 +210,61 @@ func (s suite) replace(t *testing.T) {
 		t.Fatalf("replacing the target's data: %v", err)
 	}
 	s.isLoaded(t, target)
+}
+
+// merge: a loader that merges keeps what the target holds, but for keys of the same name, as the policy says. One that can't fails the check.
+func (s suite) merge(t *testing.T) {
+	for _, policy := range []restore.Conflict{restore.MergeSkip, restore.MergeOverwrite, restore.MergeFail} {
+		t.Run(string(policy), func(t *testing.T) {
+			target := s.maker(t)
+			target.Fill(t)
+			own := target.Contents(t)
+			opts := &restore.Options{Conflict: policy}
+			verdict, err := target.Loader.Check(t.Context(), restore.Requirements{Backup: s.source.Backup(), Options: opts})
+			if err != nil {
+				t.Fatalf("checking: %v", err)
+			}
+			report, err := target.Loader.Load(t.Context(), s.source, opts)
+			if verdict.Failed() {
+				if !errors.Is(err, restore.ErrRefused) {
+					t.Errorf("the check fails, and loading gives %v: it has to wrap ErrRefused", err)
+				}
+				if diff := differ(own, target.Contents(t)); diff != "" {
+					t.Errorf("a target that was refused was touched: %s", diff)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("merging with other keys: %v", err)
+			}
+			merged := target.Contents(t)
+			for key, value := range own {
+				if merged[key] != value {
+					t.Errorf("the target's own %q was %.60q and is %.60q", key, value, merged[key])
+				}
+			}
+			if n := s.source.Backup().Keys; report.Keys != n || int64(len(merged)) != n+int64(len(own)) {
+				t.Errorf("the report says %d keys; the target had %d, the source has %d, now there are %d", report.Keys, len(own), n, len(merged))
+			}
+			// Again: now every key is there.
+			report, err = target.Loader.Load(t.Context(), s.source, opts)
+			if diff := differ(merged, target.Contents(t)); diff != "" {
+				t.Errorf("merging the same again changed something: %s", diff)
+			}
+			switch n := s.source.Backup().Keys; {
+			case policy == restore.MergeFail:
+				if err == nil {
+					t.Error("keys that both have are no error")
+				}
+			case err != nil:
+				t.Errorf("merging the same again: %v", err)
+			case policy == restore.MergeSkip && (report.Skipped != n || report.Keys != 0):
+				t.Errorf("the report says %d keys and %d skipped; all of the %d were there", report.Keys, report.Skipped, n)
+			case policy == restore.MergeOverwrite && report.Keys != n:
+				t.Errorf("the report says %d keys, of %d", report.Keys, n)
+			}
+		})
+	}
 }
 
 // sourceFails: a source that breaks off is an error, and the state that is told is the true one. A source that ends early

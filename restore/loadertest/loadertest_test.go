@@ -25,7 +25,7 @@ type shelf struct {
 
 func (s *shelf) Check(_ context.Context, need restore.Requirements) (restore.Verdict, error) {
 	level := restore.Pass
-	if len(s.data) > 0 && need.Conflict() != restore.Replace && s.fault != "takes all" {
+	if len(s.data) > 0 && need.Conflict() == restore.IntoEmpty && s.fault != "takes all" {
 		level = restore.Fail
 	}
 	if s.fault == "check writes" {
@@ -91,6 +91,13 @@ func (s *shelf) Load(ctx context.Context, src restore.Source, opts *restore.Opti
 		}
 		return nil, err
 	}
+	report := &restore.Report{Backup: src.Backup().ID, Target: "shelf", Method: "memory", Keys: int64(len(fresh)), Bytes: bytes, Load: 1}
+	if opts.Conflict.Merges() && s.fault != "merging replaces" {
+		if err := s.merge(fresh, opts.Conflict, report); err != nil {
+			return nil, err
+		}
+		return report, nil
+	}
 	s.data = fresh
 	if s.fault == "loses a key" {
 		for key := range s.data {
@@ -98,11 +105,35 @@ func (s *shelf) Load(ctx context.Context, src restore.Source, opts *restore.Opti
 			break
 		}
 	}
-	report := &restore.Report{Backup: src.Backup().ID, Target: "shelf", Method: "memory", Keys: int64(len(fresh)), Bytes: bytes, Load: 1}
 	if s.fault == "reports nothing" {
 		report = &restore.Report{}
 	}
 	return report, nil
+}
+
+// merge puts keys beside those that are there.
+func (s *shelf) merge(fresh map[string]string, conflict restore.Conflict, report *restore.Report) error {
+	if conflict == restore.MergeFail && s.fault != "merging never fails" {
+		for key := range fresh {
+			if _, ok := s.data[key]; ok {
+				return fmt.Errorf("%q is there", key)
+			}
+		}
+	}
+	for key, value := range fresh {
+		if _, ok := s.data[key]; ok && (conflict == restore.MergeSkip || s.fault == "overwriting skips") {
+			report.Keys--
+			if s.fault != "skips uncounted" {
+				report.Skipped++
+			}
+			continue
+		}
+		if s.data == nil {
+			s.data = map[string]string{}
+		}
+		s.data[key] = value
+	}
+	return nil
 }
 
 // A counter adds up what is read.
@@ -159,6 +190,7 @@ func TestBadLoadersFail(t *testing.T) {
 	for _, fault := range []string{
 		"takes all", "check writes", "replaces always", "hides causes", "merges", "writes at once", "progress runs backwards",
 		"takes short ones", "swallows errors", "lies about the state", "loses a key", "reports nothing",
+		"merging replaces", "merging never fails", "overwriting skips", "skips uncounted",
 	} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestGoodLoaderPasses$")
 		cmd.Env = append(os.Environ(), faultVar+"="+fault)
