@@ -102,6 +102,24 @@ func fits(want, got, gone target.Counts) bool {
 	return true
 }
 
+// noticedBegin tells whether a Dragonfly, whose link is closed, has come so far as to know our replication ID. It may have to read what the
+// link still held. In doubt it has.
+func (r *run) noticedBegin(ctx context.Context) bool {
+	begun := clock.System()
+	for {
+		info, _, err := r.admin.Info(ctx)
+		if err != nil || info["master_replid"] == r.link.ID() {
+			return true
+		}
+		if info["master_link_status"] != "up" {
+			return false
+		}
+		if clock.Since(begun) > settle || clock.Sleep(ctx, pollEvery) != nil {
+			return true
+		}
+	}
+}
+
 // stateOfDragonfly says what a Dragonfly holds after it was told to stop replicating. It forgets then what it replicated, so that
 // only what it said before counts.
 func (r *run) stateOfDragonfly(info resp.Info) restore.TargetState {
@@ -109,7 +127,7 @@ func (r *run) stateOfDragonfly(info resp.Info) restore.TargetState {
 	switch {
 	case r.loaded, r.took && !r.differs && target.Differ(r.want, now) == "":
 		return restore.TargetLoaded
-	case r.link == nil || !r.link.Began():
+	case r.link == nil || !r.link.Began() || !r.noticed:
 		return restore.TargetUnchanged // some keys may have expired meanwhile
 	case now.Total() == 0:
 		return restore.TargetEmpty

@@ -51,7 +51,9 @@ type fakeDragonfly struct {
 	done       bool   // the full synchronisation is done
 	loading    bool
 	link       net.Conn
+	up         bool          // the link
 	follow     chan struct{} // is closed when it is to stop replicating
+	ended      chan struct{} // is closed when it has
 	syncs      int           // how often its data was replaced
 	attempts   int           // how often it connected again
 	abort      string        // why its process would have ended
@@ -145,8 +147,14 @@ func (f *fakeDragonfly) answer(args []string) []byte {
 	case "REPLICAOF":
 		if strings.EqualFold(args[1], "NO") {
 			f.mu.Lock()
-			defer f.mu.Unlock()
 			f.stop()
+			ended := f.ended
+			f.mu.Unlock()
+			if ended != nil {
+				<-ended
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			f.role, f.loading = "master", false
 			return ok
 		}
@@ -197,7 +205,8 @@ func (f *fakeDragonfly) info() string {
 		fmt.Fprintf(b, "connected_slaves:0\r\nmaster_replid:f11a3268cc9b8e1221d11d3721b627af39d4328b\r\n")
 	} else {
 		host, port, _ := net.SplitHostPort(f.primary)
-		fmt.Fprintf(b, "master_host:%s\r\nmaster_port:%s\r\nmaster_link_status:up\r\nmaster_sync_in_progress:%d\r\nmaster_replid:%s\r\n", host, port, flag[f.loading], f.replid)
+		status := map[bool]string{true: "up", false: "down"}[f.up]
+		fmt.Fprintf(b, "master_host:%s\r\nmaster_port:%s\r\nmaster_link_status:%s\r\nmaster_sync_in_progress:%d\r\nmaster_replid:%s\r\n", host, port, status, flag[f.loading], f.replid)
 		if f.done {
 			fmt.Fprintf(b, "slave_repl_offset:1\r\n")
 		}
@@ -236,9 +245,13 @@ func (f *fakeDragonfly) replicate(primary string) []byte {
 		return nil
 	}
 	f.stop()
-	follow := make(chan struct{})
-	f.follow, f.link, f.role, f.primary, f.replid, f.done = follow, conn, "slave", primary, "", false
-	f.group.Go(func() { f.run(primary, follow, conn, in) })
+	follow, ended := make(chan struct{}), make(chan struct{})
+	f.ended = ended
+	f.follow, f.link, f.up, f.role, f.primary, f.replid, f.done = follow, conn, true, "slave", primary, "", false
+	f.group.Go(func() {
+		defer close(ended)
+		f.run(primary, follow, conn, in)
+	})
 	return resp.AppendStatus(nil, "OK")
 }
 
@@ -278,12 +291,14 @@ func (f *fakeDragonfly) run(primary string, follow chan struct{}, conn net.Conn,
 	for {
 		err := f.sync(conn, in, ask)
 		conn.Close()
+		f.mu.Lock()
+		f.up = false
 		if errors.Is(err, errAbort) {
-			f.mu.Lock()
 			f.abort = err.Error()
 			f.mu.Unlock()
 			return
 		}
+		f.mu.Unlock()
 		for conn = nil; conn == nil; {
 			select {
 			case <-follow:
@@ -303,7 +318,7 @@ func (f *fakeDragonfly) run(primary string, follow chan struct{}, conn net.Conn,
 		case <-follow:
 			conn.Close()
 		default:
-			f.link = conn
+			f.link, f.up = conn, true
 		}
 		f.mu.Unlock()
 	}

@@ -136,6 +136,7 @@ type run struct {
 	former    []setting // that were changed and have to be put back
 	following bool      // it was told to replicate from us, and not yet to stop
 	link      *replication.Link
+	noticed   bool // a Dragonfly knows our replication ID, which comes right before what makes it let go of its data
 	took      bool // it said that it has loaded everything
 	differs   bool // it has loaded everything, and holds something else than the backup
 	loaded    bool // it has loaded everything, and holds what the backup does

@@ -128,6 +128,9 @@ func (r *run) fail(ctx context.Context, cause error) error {
 // bringBack makes the target stop replicating from us, puts its settings back, and returns what it says then.
 func (r *run) bringBack(ctx context.Context) (resp.Info, error) {
 	if r.following {
+		if r.dragonfly() && r.link != nil {
+			r.noticed = r.noticedBegin(ctx)
+		}
 		if err := r.detach(ctx); err != nil {
 			return nil, err
 		}
