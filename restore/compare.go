@@ -36,7 +36,9 @@ type comparer struct {
 	nodes   map[string]*compareNode // by address; the first one's is ""
 	slots   []string                // who serves which, in a cluster
 	workers sync.WaitGroup
-	broken  chan struct{} // closed after an error
+	broken  chan struct{}   // closed after an error
+	closing context.Context // ends what is under way
+	end     context.CancelFunc
 
 	mu       sync.Mutex
 	err      error
@@ -47,19 +49,21 @@ type comparer struct {
 
 // compareFacts is what the target can be asked.
 type compareFacts struct {
-	pexpiretime, smismember, zmscore, hpexpiretime, time bool
+	pexpiretime, smismember, zmscore, hpexpiretime, fieldttl, time bool
+	dragonfly                                                      bool
 }
 
 // Bounds of a comparison.
 const (
-	compareTimeout   = 30 * time.Second // for what is no batch, and for a batch beyond its transfer
-	compareGroup     = 500              // elements that one command asks for
-	compareOut       = 128 << 10        // bytes of commands in a batch
-	compareReplies   = 512 << 10        // bytes that the answers to a batch are expected to take
-	compareQuestions = 4096             // commands in a batch
-	compareWhole     = 64 << 20         // the largest hash value or list item that the target is asked for: it holds it in memory twice then
-	compareSlack     = 10_000           // ms within which it isn't known whether a field had expired when the target was asked
-	compareTolerance = 5_000            // ms by which times may differ that servers tell only as how long ago or ahead
+	compareTimeout   = 30 * time.Second   // for what is no batch, and for a batch beyond its transfer
+	compareGroup     = 500                // elements that one command asks for
+	compareOut       = 128 << 10          // bytes of commands in a batch
+	compareReplies   = 512 << 10          // bytes that the answers to a batch are expected to take
+	compareQuestions = 4096               // commands in a batch
+	compareWhole     = 64 << 20           // the largest hash value or list item that the target is asked for: it holds it in memory twice then
+	compareSlack     = 10_000             // ms within which it isn't known whether a field had expired when the target was asked
+	compareTolerance = 5_000              // ms by which times may differ that servers tell only as how long ago or ahead
+	compareFarthest  = (1<<28 - 1) * 1000 // ms to the latest expiry that Dragonfly gives a key
 )
 
 // newComparer returns a comparer of what the server has that the options name, or the cluster of which it is a node.
@@ -82,10 +86,9 @@ type comparedKey struct {
 	rank      int    // of the question whose difference it is: the smallest counts
 	text      string // the difference
 	wrongType bool   // text is to say so, once the target told the type
-	missing   bool
-	soon      int64 // fields or members that may have expired by now
-	fieldsEnd int64 // when the last field expires, if all do
-	number    bool  // a JSON document that is a number
+	soon      int64  // fields or members that may have expired by now
+	fieldsEnd int64  // when the last field expires, if all do
+	number    bool   // a JSON document that is a number
 	expired   bool
 }
 
@@ -134,8 +137,15 @@ func (c *comparer) key(ctx context.Context, e *rdb.Entry, elements iter.Seq2[*rd
 	return difference, k.expired, nil
 }
 
+// errCompareClosed is why what was under way ended.
+var errCompareClosed = errors.New("the comparison was given up")
+
 // close ends the connections and waits for the goroutines.
 func (c *comparer) close() {
+	if c.nodes == nil {
+		return
+	}
+	c.end()
 	for _, n := range c.nodes {
 		close(n.queue)
 	}
@@ -153,6 +163,7 @@ func (c *comparer) start(ctx context.Context) error {
 	if err := persist(ctx, func() error { return c.look(ctx, conn) }); err != nil {
 		return err
 	}
+	c.closing, c.end = context.WithCancel(context.WithoutCancel(ctx))
 	c.nodes = map[string]*compareNode{}
 	return nil
 }
@@ -162,6 +173,8 @@ func (c *comparer) look(ctx context.Context, conn *target.Conn) error {
 	if err != nil {
 		return err
 	}
+	engine, _ := target.Product(info)
+	c.facts.dragonfly = engine == "dragonfly"
 	if target.Mode(info) == "cluster" {
 		ranges, err := conn.SlotRanges(ctx)
 		if err != nil {
@@ -183,6 +196,7 @@ func (c *comparer) look(ctx context.Context, conn *target.Conn) error {
 		{&c.facts.smismember, []string{"SMISMEMBER", probe, "m"}},
 		{&c.facts.zmscore, []string{"ZMSCORE", probe, "m"}},
 		{&c.facts.hpexpiretime, []string{"HPEXPIRETIME", probe, "FIELDS", "1", "f"}},
+		{&c.facts.fieldttl, []string{"FIELDTTL", probe, "f"}},
 		{&c.facts.time, []string{"TIME"}},
 	} {
 		_, err := conn.Do(ctx, p.args...)
@@ -218,7 +232,7 @@ func (c *comparer) note(what string) {
 	c.mu.Unlock()
 }
 
-// noted returns what wasn't compared, in alphabetical order.
+// noted returns what wasn't compared since it was called last, in alphabetical order.
 func (c *comparer) noted() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -226,6 +240,7 @@ func (c *comparer) noted() []string {
 	for _, what := range slices.Sorted(maps.Keys(c.notes)) {
 		out = append(out, fmt.Sprintf("%s (%d)", what, c.notes[what]))
 	}
+	clear(c.notes)
 	return out
 }
 

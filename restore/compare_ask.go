@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"iter"
+	"slices"
 	"strconv"
 
 	"github.com/amberkv/amber/rdb"
@@ -30,6 +31,7 @@ const (
 	askScore                             // ZSCORE
 	askFields                            // HMGET
 	askFieldExpiries                     // HPEXPIRETIME
+	askFieldTTL                          // FIELDTTL, which is of Dragonfly and also for members of sets
 	askCount                             // LLEN, SCARD, ZCARD, HLEN, XLEN: n
 	askEntries                           // XRANGE
 	askStreamInfo                        // XINFO STREAM
@@ -45,7 +47,7 @@ const (
 // String returns the command.
 func (k questionKind) String() string {
 	return [...]string{"", "SELECT", "TIME", "PEXPIRETIME", "PTTL", "GETRANGE", "LRANGE", "HGET or LINDEX", "HSTRLEN", "SMISMEMBER", "SISMEMBER",
-		"ZMSCORE", "ZSCORE", "HMGET", "HPEXPIRETIME", "counting", "XRANGE", "XINFO STREAM", "XINFO GROUPS", "XINFO CONSUMERS", "XPENDING",
+		"ZMSCORE", "ZSCORE", "HMGET", "HPEXPIRETIME", "FIELDTTL", "counting", "XRANGE", "XINFO STREAM", "XINFO GROUPS", "XINFO CONSUMERS", "XPENDING",
 		"XPENDING", "TYPE", "DUMP", "JSON.GET"}[k]
 }
 
@@ -175,6 +177,9 @@ func (a *asker) timed() {
 }
 
 func (a *asker) expiry() {
+	if a.c.facts.dragonfly && a.key.hasExpiry {
+		a.timed()
+	}
 	if a.c.facts.pexpiretime {
 		a.of("PEXPIRETIME", 1)
 		a.end(question{kind: askExpiry, rank: rankExpiry})
@@ -234,14 +239,19 @@ func (a *asker) askGroup() {
 		a.int(a.count - 1)
 	case askMembers:
 		if a.ending(elems); !a.c.facts.smismember {
-			a.each("SISMEMBER", askMember)
-			return
+			a.each("SISMEMBER", askMember, a.group)
+		} else {
+			a.of("SMISMEMBER", 1+n)
+			a.names(elems)
+			a.end(question{kind: askMembers, elems: a.group})
 		}
-		a.of("SMISMEMBER", 1+n)
-		a.names(elems)
+		if slices.ContainsFunc(elems, expiring) {
+			a.fieldTTLs("members of sets", a.group)
+		}
+		return
 	case askScores:
 		if !a.c.facts.zmscore {
-			a.each("ZSCORE", askScore)
+			a.each("ZSCORE", askScore, a.group)
 			return
 		}
 		a.of("ZMSCORE", 1+n)
@@ -261,13 +271,12 @@ func (a *asker) askGroup() {
 	a.end(question{kind: a.gather, elems: a.group})
 }
 
+func expiring(el wantElem) bool { return el.at != 0 }
+
 // ending asks for the time if an element may be gone already.
 func (a *asker) ending(elems []wantElem) {
-	for i := range elems {
-		if elems[i].at != 0 {
-			a.timed()
-			return
-		}
+	if slices.ContainsFunc(elems, expiring) {
+		a.timed()
 	}
 }
 
@@ -278,23 +287,19 @@ func (a *asker) names(elems []wantElem) {
 }
 
 // each asks for every element by a command of its own.
-func (a *asker) each(command string, kind questionKind) {
-	for i := a.group.from; i < a.group.to; i++ {
+func (a *asker) each(command string, kind questionKind, group span) {
+	for i := group.from; i < group.to; i++ {
 		a.of(command, 2)
 		a.arg(a.b.bytes(a.b.elems[i].name))
 		a.end(question{kind: kind, elems: span{i, i + 1}})
 	}
 }
 
+// fieldExpiries asks when fields of a hash expire.
 func (a *asker) fieldExpiries(group span) {
 	elems := a.b.elems[group.from:group.to]
 	if !a.c.facts.hpexpiretime {
-		for i := range elems {
-			if elems[i].at != 0 {
-				a.c.note("parts of hashes with fields that expire, of which the target doesn't tell when")
-				break
-			}
-		}
+		a.fieldTTLs("fields of hashes", group)
 		return
 	}
 	a.of("HPEXPIRETIME", 3+len(elems))
@@ -302,6 +307,16 @@ func (a *asker) fieldExpiries(group span) {
 	a.int(int64(len(elems)))
 	a.names(elems)
 	a.end(question{kind: askFieldExpiries, elems: group})
+}
+
+// fieldTTLs asks when fields or members expire by the command that Dragonfly has for it.
+func (a *asker) fieldTTLs(what string, group span) {
+	if a.c.facts.fieldttl {
+		a.timed()
+		a.each("FIELDTTL", askFieldTTL, group)
+	} else if slices.ContainsFunc(a.b.elems[group.from:group.to], expiring) {
+		a.c.note("groups of " + what + " that expire, of which the target doesn't tell when")
+	}
 }
 
 // element makes of an element a part of a question.

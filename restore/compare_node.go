@@ -137,7 +137,13 @@ func (n *compareNode) work() {
 		if n.c.failure() != nil {
 			continue
 		}
-		if err := n.exchange(b); err != nil {
+		ctx, cancel := context.WithCancelCause(b.ctx)
+		stop := context.AfterFunc(n.c.closing, func() { cancel(errCompareClosed) })
+		b.ctx = ctx
+		err := n.exchange(b)
+		stop()
+		cancel(nil)
+		if err != nil {
 			n.c.fail(err)
 			continue
 		}

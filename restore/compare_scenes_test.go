@@ -3,8 +3,10 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/internal/resp"
+	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/rdb"
+	"github.com/redis/go-redis/v9"
 )
 
 // peak runs a function and returns the most that the heap held meanwhile, beyond what it held before.
@@ -413,6 +418,159 @@ func TestSameJSON(t *testing.T) {
 	} {
 		if got := sameJSON([]byte(tt.a), []byte(tt.b)); got != tt.same {
 			t.Errorf("%s and %s: %v", tt.a, tt.b, got)
+		}
+	}
+}
+
+// TestCompareIsGivenUp closes a comparer whose stream ends in the middle, while the target doesn't answer.
+func TestCompareIsGivenUp(t *testing.T) {
+	s := testserver.Start(t, "redis-7.0")
+	testserver.Generate(t, s.Client(t), 5000, 1)
+	data := saved(t, s)
+	c := newComparer(s.Options())
+	r := &killer{Reader: bytes.NewReader(data[:300<<10]), f: func() { // two batches
+		s.Client(t).Do(t.Context(), "CLIENT", "PAUSE", "60000", "ALL")
+	}}
+	done := make(chan error)
+	go func() {
+		_, err := compareAll(t.Context(), c, rdb.NewReader(r, nil), nil)
+		c.close()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("half a stream was compared")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for the target")
+		s.Kill()
+		<-done
+	}
+}
+
+// dragonflyLike passes commands on to a real server and answers as Dragonfly does where that has other commands: FIELDTTL for the expiry of
+// fields, in seconds, and JSON.GET, of strings here.
+func dragonflyLike(t *testing.T, s *testserver.Server) *redis.Options {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				to := target.New(s.Options(), 10*time.Second)
+				defer to.Close()
+				for in := resp.NewReader(conn, nil); ; {
+					args, err := in.ReadCommand()
+					if err != nil {
+						return
+					}
+					if _, err := conn.Write(asDragonfly(to, args)); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	opts := s.Options()
+	opts.Addr = l.Addr().String()
+	return opts
+}
+
+func asDragonfly(to *target.Conn, args []string) []byte {
+	switch args[0] {
+	case "HPEXPIRETIME":
+		return resp.AppendError(nil, "ERR unknown command `HPEXPIRETIME`")
+	case "FIELDTTL":
+		reply, err := to.Do(context.Background(), "HTTL", args[1], "FIELDS", "1", args[2])
+		if err != nil {
+			return resp.AppendError(nil, err.Error())
+		}
+		ttl := reply.Elems[0].Int
+		if ttl == -2 {
+			ttl = -3
+		}
+		return fmt.Appendf(nil, ":%d\r\n", ttl)
+	case "JSON.GET":
+		args = []string{"GET", args[1]}
+	}
+	reply, err := to.Do(context.Background(), args...)
+	if err != nil {
+		var refused resp.Error
+		errors.As(err, &refused)
+		return resp.AppendError(nil, string(refused))
+	}
+	if args[0] == "INFO" {
+		reply.Text += "\r\ndragonfly_version:df-v1.40.0\r\n"
+	}
+	return encoded(nil, reply)
+}
+
+func encoded(out []byte, r resp.Reply) []byte {
+	switch r.Kind {
+	case resp.Status:
+		return resp.AppendStatus(out, r.Text)
+	case resp.Integer:
+		return fmt.Appendf(out, ":%d\r\n", r.Int)
+	case resp.Bulk:
+		return fmt.Appendf(out, "$%d\r\n%s\r\n", len(r.Text), r.Text)
+	case resp.Array:
+		out = fmt.Appendf(out, "*%d\r\n", len(r.Elems))
+		for _, e := range r.Elems {
+			out = encoded(out, e)
+		}
+		return out
+	}
+	return append(out, "$-1\r\n"...)
+}
+
+// TestCompareInWordsOfDragonfly asks for expiries and documents as Dragonfly has them. The server behind is another: it shows that the
+// questions and answers are dealt with, not that Dragonfly gives them.
+func TestCompareInWordsOfDragonfly(t *testing.T) {
+	s := testserver.Start(t, "valkey-9.1")
+	client := s.Client(t)
+	testserver.Generate(t, client, 500, 1)
+	at := time.Now().Add(time.Hour).UnixMilli()
+	for _, args := range [][]any{{"HSET", "h", "a", "1", "b", "2"}, {"HPEXPIREAT", "h", at, "FIELDS", 1, "a"}} {
+		if err := client.Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := saved(t, s)
+	c := newComparer(dragonflyLike(t, s))
+	defer c.close()
+	res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+	if err != nil || res.different != 0 {
+		t.Fatal(res, err)
+	}
+	if err := client.Do(t.Context(), "HPEXPIREAT", "h", at+60_000, "FIELDS", 1, "a").Err(); err != nil {
+		t.Fatal(err)
+	}
+	res, err = compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+	if err != nil || res.different != 1 || !strings.HasPrefix(res.differences[0], `database 0, key "h": field "a" expires at `) {
+		t.Fatal(res, err)
+	}
+	for _, tt := range []struct{ has, want, says string }{
+		{`{"b":[1.0,2],"a":null}`, `{"a":null,"b":[1,2]}`, ""},
+		{`{"a":2}`, `{"a":1}`, `database 0, key "doc": is "{\"a\":2}", the backup has "{\"a\":1}"`},
+	} {
+		if err := client.Set(t.Context(), "doc", tt.has, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		e := &rdb.Entry{Kind: rdb.KindKey, Type: rdb.TypeJSON, Key: []byte("doc")}
+		says, _, err := c.key(t.Context(), e, func(yield func(*rdb.Element, error) bool) {
+			yield(&rdb.Element{Kind: rdb.ElementBytes, Value: []byte(tt.want)}, nil)
+		})
+		if says != tt.says || err != nil {
+			t.Errorf("%q, %v", says, err)
 		}
 	}
 }
