@@ -32,7 +32,7 @@ const (
 	askFields                            // HMGET
 	askFieldExpiries                     // HPEXPIRETIME
 	askFieldTTL                          // FIELDTTL, which is of Dragonfly and also for members of sets
-	askCount                             // LLEN, SCARD, ZCARD, HLEN, XLEN: n
+	askCount                             // LLEN, SCARD, ZCARD, HLEN, XLEN, VCARD: n
 	askEntries                           // XRANGE
 	askStreamInfo                        // XINFO STREAM
 	askGroups                            // XINFO GROUPS
@@ -42,13 +42,15 @@ const (
 	askType                              // TYPE
 	askDump                              // DUMP: length and SHA-256 of the value
 	askJSON                              // JSON.GET
+	askVector                            // VEMB RAW
+	askAttributes                        // VGETATTR
 )
 
 // String returns the command.
 func (k questionKind) String() string {
 	return [...]string{"", "SELECT", "TIME", "PEXPIRETIME", "PTTL", "GETRANGE", "LRANGE", "HGET or LINDEX", "HSTRLEN", "SMISMEMBER", "SISMEMBER",
 		"ZMSCORE", "ZSCORE", "HMGET", "HPEXPIRETIME", "FIELDTTL", "counting", "XRANGE", "XINFO STREAM", "XINFO GROUPS", "XINFO CONSUMERS", "XPENDING",
-		"XPENDING", "TYPE", "DUMP", "JSON.GET"}[k]
+		"XPENDING", "TYPE", "DUMP", "JSON.GET", "VEMB", "VGETATTR"}[k]
 }
 
 // An asker makes the questions about one key.
@@ -70,6 +72,7 @@ type asker struct {
 	last    int64  // when the last one does that does
 	wholly  []byte // a document
 	stream  streamAsker
+	vector  vectorAsker
 }
 
 // ask makes the questions about a key, which end up in batches, of which those that are full are sent.
@@ -345,6 +348,9 @@ func (a *asker) element(el *rdb.Element) error {
 	case rdb.ElementField:
 		return a.field(el)
 	case rdb.ElementRaw:
+		if a.key.module == "vectorset" {
+			return a.vectors(el.Value)
+		}
 		if a.sum == nil {
 			a.sum = sha256.New()
 		}
@@ -519,6 +525,11 @@ func (a *asker) counted(command string) {
 func (a *asker) opaque() {
 	a.of("TYPE", 1)
 	a.end(question{kind: askType, rank: rankType})
+	if v := &a.vector; v.ended && !v.unknown {
+		a.count = int64(v.elements)
+		a.counted("VCARD")
+		return
+	}
 	if a.sum == nil || a.count > compareReplies {
 		a.c.note("values of type " + a.typeName() + ", of which only the type was compared")
 		return

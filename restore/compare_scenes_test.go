@@ -574,3 +574,64 @@ func TestCompareInWordsOfDragonfly(t *testing.T) {
 		}
 	}
 }
+
+// TestVectorSetsInPiecesAndBroken takes a vector set apart as it comes, in pieces of every size, and with bytes changed.
+func TestVectorSetsInPiecesAndBroken(t *testing.T) {
+	s := testserver.Start(t, "redis-8.0")
+	for i := range 40 {
+		args := []any{"VADD", "v", "VALUES", 3, i, 2, 3, fmt.Sprint("element ", i), "SETATTR", strings.Repeat("compressible ", i)}
+		if err := s.Client(t).Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := rdb.NewReader(bytes.NewReader(saved(t, s)), nil)
+	var raw []byte
+	for e, err := range r.Entries() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind != rdb.KindKey {
+			continue
+		}
+		for el, err := range r.Elements() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw = append(raw, el.Value...)
+		}
+	}
+	c := newComparer(s.Options())
+	if err := c.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	take := func(raw []byte, size int) (v *vectorAsker, asked int) {
+		n := &compareNode{c: c, building: &compareBatch{}}
+		a := &asker{c: c, n: n, b: n.building, ctx: t.Context(), key: &comparedKey{}, name: []byte("v")}
+		for p := range slices.Chunk(raw, size) {
+			if err := a.vectors(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return &a.vector, len(a.b.asks)
+	}
+	for size := 1; size < len(raw); size += 1 + size/3 {
+		if v, asked := take(raw, size); !v.ended || v.unknown || asked != 80 || v.elements != 40 {
+			t.Fatalf("in pieces of %d: %d questions, %+v", size, asked, v)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	unknown := 0
+	for range 3000 {
+		broken := bytes.Clone(raw)
+		for range 1 + random.IntN(3) {
+			broken[random.IntN(len(broken))] = byte(random.Uint32())
+		}
+		if v, _ := take(broken, 1+random.IntN(len(raw))); v.unknown {
+			unknown++
+		}
+	}
+	if unknown == 0 {
+		t.Error("nothing was found to be unknown")
+	}
+}

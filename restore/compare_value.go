@@ -47,7 +47,7 @@ func (n *compareNode) answer(b *compareBatch, i int) error {
 	switch q.kind {
 	case askExpiry, askTTL, askLength, askMember, askFieldTTL, askCount:
 		want = resp.Integer
-	case askRange, askSum, askScore, askDump, askJSON:
+	case askRange, askSum, askScore, askDump, askJSON, askAttributes:
 		want = resp.Bulk
 	case askType:
 		want = resp.Status
@@ -86,6 +86,10 @@ func (n *compareNode) answer(b *compareBatch, i int) error {
 		return n.readDump(b, q, kind, count)
 	case askJSON:
 		return n.readJSON(b, q, kind, count)
+	case askVector:
+		return n.readVector(b, q, kind, count)
+	case askAttributes:
+		return n.readAttributes(b, q, kind, count)
 	case askEntries:
 		return n.readEntries(b, q, count)
 	case askStreamInfo:
@@ -451,6 +455,8 @@ func elementsOf(t rdb.Type) string {
 		return "fields"
 	case rdb.TypeStream:
 		return "entries"
+	case rdb.TypeModule:
+		return "elements"
 	}
 	return "members"
 }
