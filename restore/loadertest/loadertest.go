@@ -437,7 +437,7 @@ type faulty struct {
 	restore.Source
 	openErr error
 	opened  *atomic.Int64
-	limit   int64  // bytes after which something happens
+	limit   int64  // bytes, of all parts, after which something happens
 	readErr error  // that happens; nil: nothing, the source is good
 	reached func() // is called when the limit is reached
 	hang    bool   // and from then on Read waits for its context's end
@@ -454,7 +454,14 @@ func (f *faulty) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error
 	if err != nil || f.readErr == nil && !f.hang {
 		return in, err
 	}
-	return &faultyReader{ReadCloser: in, ctx: ctx, f: f, left: f.limit}, nil
+	left := f.limit // in this part
+	for _, before := range f.Backup().Parts {
+		if before.Name == p.Name {
+			break
+		}
+		left -= before.RawSize
+	}
+	return &faultyReader{ReadCloser: in, ctx: ctx, f: f, left: left}, nil
 }
 
 type faultyReader struct {
@@ -477,8 +484,8 @@ func (r *faultyReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.ReadCloser.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
-	if errors.Is(err, io.EOF) {
-		err = nil
+	if errors.Is(err, io.EOF) && r.left == 0 {
+		err = nil // what is to happen comes next; else it does in a later part
 	}
 	return n, err
 }
