@@ -1,6 +1,8 @@
 package command
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,7 +25,7 @@ func TestContract(t *testing.T) {
 						if err := c.FlushAll(t.Context()).Err(); err != nil {
 							t.Fatal(err)
 						}
-						testserver.Generate(t, c, 60, 7)
+						fillOwn(t, c)
 					},
 					Contents: func(t *testing.T) map[string]string {
 						if err := c.Set(t.Context(), "probe", "1", 0).Err(); err != nil {
@@ -59,12 +61,24 @@ func TestContractOfCluster(t *testing.T) {
 					Loader: loader(t, cluster.Nodes()[1].Options(), nil),
 					Fill: func(t *testing.T) {
 						flush(t)
-						cluster.Generate(t, 60, 7)
+						fillOwn(t, cluster.Client(t))
 					},
 					Contents: func(t *testing.T) map[string]string { return data(cluster.Contents(t)) },
 				}
 			}, img, &loadertest.Options{Contents: img.contents})
 		})
+	}
+}
+
+// fillOwn puts keys into a target that no backup has.
+func fillOwn(t *testing.T, c redis.Cmdable) {
+	t.Helper()
+	for i := range 20 {
+		name := fmt.Sprint("own:", i)
+		if err := errors.Join(c.Set(t.Context(), name+":string", i, 0).Err(), c.RPush(t.Context(), name+":list", i, "a").Err(),
+			c.HSet(t.Context(), name+":hash", "field", i).Err()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

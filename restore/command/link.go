@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -125,8 +126,14 @@ func (l *Loader) dial(ctx context.Context, addr string) (net.Conn, error) {
 
 // exchange sends chunks and reads the answers, until the queue is closed or the connection breaks. It returns the chunks that were
 // not answered in full.
+//
+// When ctx ends nothing more is sent, but what the target has got already it executes, so that its answers are awaited for a moment: then
+// it is known what it holds.
 func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (unanswered []*chunk, err error) {
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		conn.SetWriteDeadline(time.Unix(1, 0))
+		conn.SetReadDeadline(clock.System().Add(lastAnswers))
+	})
 	defer stop()
 	defer conn.Close()
 	sent := make(chan *chunk, l.r.depot.window())
@@ -134,7 +141,14 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 	var readErr error
 	var group sync.WaitGroup
 	group.Go(func() {
-		in := newReplies(conn, func() { conn.SetReadDeadline(clock.System().Add(l.r.cfg.Stall)) })
+		in := newReplies(conn, func() {
+			if ctx.Err() == nil {
+				conn.SetReadDeadline(clock.System().Add(l.r.cfg.Stall))
+			}
+			if ctx.Err() != nil { // perhaps just now
+				conn.SetReadDeadline(clock.System().Add(lastAnswers))
+			}
+		})
 		for c := range sent {
 			if readErr == nil {
 				if readErr = l.answers(ctx, in, c); readErr == nil {
@@ -146,12 +160,17 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 			}
 			unanswered = append(unanswered, c)
 		}
+		if ctx.Err() != nil && readErr == nil {
+			io.Copy(io.Discard, conn) // until the target has seen the end
+		}
 	})
 	err = l.write(ctx, conn, first, sent, broken)
-	close(sent)
-	if err != nil && !errors.Is(err, errBroken) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ctx.Err() != nil && ok {
+		half.CloseWrite()
+	} else if err != nil && !errors.Is(err, errBroken) {
 		conn.Close()
 	}
+	close(sent)
 	group.Wait()
 	if readErr != nil && (err == nil || errors.Is(err, errBroken) || errors.Is(err, net.ErrClosed)) {
 		err = readErr
@@ -161,6 +180,9 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 	}
 	return unanswered, err
 }
+
+// lastAnswers is how long the answers to what was sent are awaited when a restore ends before its end.
+const lastAnswers = 500 * time.Millisecond
 
 // errBroken: the reader has met an error, which is the one to tell.
 var errBroken = errors.New("the connection broke")
@@ -213,6 +235,9 @@ func (l *link) answers(ctx context.Context, in *replies, c *chunk) error {
 				return err
 			}
 			if a.kind == '-' {
+				if ctx.Err() != nil {
+					continue // it was not written, and there will be no other try
+				}
 				if err := l.r.refused(ctx, l.node, c.command(c.done), o, a.text); err != nil {
 					l.r.stop(err)
 					return err

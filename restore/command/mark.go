@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -211,5 +210,3 @@ func (r *run) unmark(ctx context.Context) error {
 	}
 	return fmt.Errorf("removing the mark %s: %w", markKey, err)
 }
-
-var errMarkLost = errors.New("the mark is gone")
