@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"strconv"
 
@@ -297,7 +296,7 @@ func (a *answers) libraries(missing map[[32]byte]string) error {
 			if kind != resp.Bulk {
 				return true, a.rest(kind, size)
 			}
-			var sum hash.Hash = sha256.New()
+			sum := sha256.New()
 			if err := a.copy(sum, size); err != nil {
 				return true, err
 			}

@@ -72,11 +72,6 @@ func (s *Selection) all() bool {
 	return s.DBs == nil && s.Match == "" && s.Types == nil && len(s.MapDB) == 0 && s.TrimPrefix == "" && s.AddPrefix == ""
 }
 
-// filters tells whether keys may be left out.
-func (s *Selection) filters() bool {
-	return s.DBs != nil || s.Match != "" || s.Types != nil || s.TrimPrefix != ""
-}
-
 // A Compare says how many values are compared after loading.
 type Compare string
 

@@ -62,6 +62,10 @@ func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) 
 	if err != nil {
 		return nil, err
 	}
+	var known int64 // values that the loader says aren't in the target as they are in the backup
+	for _, l := range rep.Losses {
+		known += l.Count
+	}
 	plan := p.Report
 	rep.Verify, rep.Filtered, rep.Expired = plan.Verify, plan.Filtered, plan.Expired
 	rep.Dialect = plan.Dialect
@@ -73,11 +77,11 @@ func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) 
 	if !ok || opts.Compare == CompareNone {
 		return rep, nil
 	}
-	return rep, compareLoaded(ctx, p.src, s, view.View(), rep, opts)
+	return rep, compareLoaded(ctx, p.src, s, view.View(), rep, known, opts)
 }
 
 // compareLoaded compares values, of the sample or all, and takes down in the report what that found.
-func compareLoaded(ctx context.Context, src Source, s *sampler, to *redis.Options, rep *Report, opts *Options) error {
+func compareLoaded(ctx context.Context, src Source, s *sampler, to *redis.Options, rep *Report, known int64, opts *Options) error {
 	start := clock.System()
 	c := newComparer(to)
 	defer c.close()
@@ -104,8 +108,8 @@ func compareLoaded(ctx context.Context, src Source, s *sampler, to *redis.Option
 	}
 	text := fmt.Sprintf("of %d keys that were compared %d differ from the backup: %s", found.compared, found.different, strings.Join(found.differences, "; "))
 	switch {
-	case opts.Conflict == MergeSkip && rep.Skipped >= found.different:
-		rep.Proof.Changed = found.different // the target's own
+	case opts.Conflict == MergeSkip && rep.Skipped >= found.different, found.different <= known:
+		rep.Proof.Changed = found.different // the target's own, and what the loader told of
 		return nil
 	case opts.Conflict.Merges():
 		// Its clients have gone on writing: that is what merging is for.

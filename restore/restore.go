@@ -117,7 +117,7 @@ type Proof struct {
 	Counted  bool          `json:"counted"`  // the keys of each database
 	Compared int64         `json:"compared"` // keys whose type, value and expiry were held against the backup's
 	Expired  int64         `json:"expired"`  // of the keys chosen, those that expired meanwhile
-	Changed  int64         `json:"changed"`  // of the keys chosen, those that were nothing to compare: the target had its own
+	Changed  int64         `json:"changed"`  // of these, those that differ for a reason that is known: the target had its own, or something is lost
 	Took     time.Duration `json:"took"`     // in nanoseconds
 }
 

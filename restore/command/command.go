@@ -164,3 +164,6 @@ func unreachable(err error) string {
 	}
 	return fmt.Sprintf("it can't be asked: %v", err)
 }
+
+// TakesLive says that a snapshot may come straight from its source: RESTORE refuses what is broken, and does no harm.
+func (l *Loader) TakesLive() {}

@@ -203,6 +203,9 @@ func moduleOf(typ string) string {
 func (v *verdict) modules() {
 	t := v.t
 	v.Modules = []string{}
+	if len(v.need.Backup.DBs) == 0 { // what there is isn't known: RESTORE refuses values of modules that the target lacks
+		v.Modules = nil
+	}
 	for _, m := range v.need.Backup.Modules {
 		module := moduleOf(m.Name)
 		switch {

@@ -2,11 +2,11 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/amberkv/amber/catalog"
 	srv "github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/rdb"
 	"github.com/amberkv/amber/restore"
@@ -103,10 +103,14 @@ func (x *examiner) restores(ctx context.Context) error {
 	return nil
 }
 
-// contents finds out what the backup holds.
+// contents finds out what the backup holds. Of a snapshot that comes straight from its source nothing is known: it may hold whatever its
+// family has, and of types those that every server has.
 func (x *examiner) contents() error {
 	t, b := x.t, x.need.Backup
 	for _, p := range b.Parts {
+		if p.Dialect == "" {
+			continue
+		}
 		d, err := rdb.ParseDialect(p.Dialect)
 		if err != nil {
 			return fmt.Errorf("part %s: %w", p.Name, err)
@@ -116,16 +120,35 @@ func (x *examiner) contents() error {
 		}
 	}
 	if len(t.from) == 0 {
-		return errors.New("the backup has no parts")
+		t.from = presumedDialects(b.Source)
 	}
+	known := len(b.DBs) > 0
 	for typ := rdb.TypeNone + 1; typ <= rdb.TypeCuckoo; typ++ {
 		for _, db := range b.DBs {
 			if db.Types[typ.String()] > 0 && !slices.Contains(t.types, typ) {
 				t.types = append(t.types, typ)
 			}
+			known = known && (db.Types != nil || db.Keys == 0)
 		}
 	}
+	if !known {
+		t.types = []rdb.Type{rdb.TypeString, rdb.TypeList, rdb.TypeSet, rdb.TypeZSet, rdb.TypeHash, rdb.TypeStream}
+	}
 	return nil
+}
+
+// presumedDialects returns the newest dialects that a source may send, the likely one first.
+func presumedDialects(s catalog.Source) []rdb.Dialect {
+	redis, valkey, dragonfly := rdb.Dialect{Family: rdb.Redis, Version: 15}, rdb.Dialect{Family: rdb.Valkey, Version: 80}, rdb.Dialect{Family: rdb.Dragonfly, Version: 9}
+	switch s.Engine {
+	case "redis":
+		return []rdb.Dialect{redis}
+	case "valkey":
+		return []rdb.Dialect{valkey, redis} // before Valkey 9 it sends Redis's
+	case "dragonfly":
+		return []rdb.Dialect{dragonfly}
+	}
+	return []rdb.Dialect{redis, valkey, dragonfly}
 }
 
 // restore tries a sample, and tells whether the target took it for what it is. An error that isn't the target's answer is of
