@@ -16,7 +16,8 @@
 //   - storage says what a place for objects has to do; filestore and memstore are such places.
 //   - catalog knows which backups there are; storecatalog keeps that in the store itself.
 //   - backup takes a snapshot through the pipeline that makes it a backup; replica takes the snapshot as a replica does.
-//   - restore proves a backup and gives it to a loader; feed lets the target replicate from Amber.
+//   - restore proves a backup, converts it for its target and gives it to a loader: feed lets the target replicate from Amber,
+//     command sends it commands, dumpfile writes a file for it.
 //   - rdb reads the snapshots that servers write.
 //
 // # What Amber promises
@@ -24,6 +25,6 @@
 // A backup that is listed was committed, read back with its hash equal, and parsed to its end with its checksum right. A
 // process killed at any instant leaves garbage that [Service.Sweep] removes, never a listed backup that can't be
 // restored. A restore proves the whole backup before it touches the target, refuses a target that holds data unless told to
-// replace it, and ends complete or with a *restore.PartialError that says what is there. The source is read, never
+// replace it or to merge, and ends complete or with a *restore.PartialError that says what is there. The source is read, never
 // written. No secret appears in a log, an error or a manifest.
 package amber

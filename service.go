@@ -2,9 +2,7 @@ package amber
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"time"
@@ -17,7 +15,6 @@ import (
 	"github.com/amberkv/amber/catalog/storecatalog"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/restore"
-	"github.com/amberkv/amber/restore/feed"
 	"github.com/amberkv/amber/storage"
 )
 
@@ -31,6 +28,8 @@ type Config struct {
 	Leaser  catalog.Leaser
 	// Logger gets what an operator may want to know. nil: nothing is logged.
 	Logger *slog.Logger
+	// TempDir is where a restore holds values that have to be encoded anew and are too large for memory; empty: the system's.
+	TempDir string
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
 	LeaseTTL time.Duration
 	// Now tells the time. nil: the machine's clock.
@@ -69,7 +68,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	restorer, err := restore.New(restore.Config{Store: cfg.Store, Catalog: cfg.Catalog, Logger: cfg.Logger, Now: cfg.Now})
+	restorer, err := restore.New(restore.Config{Store: cfg.Store, Catalog: cfg.Catalog, Logger: cfg.Logger, Now: cfg.Now, TempDir: cfg.TempDir})
 	if err != nil {
 		return nil, err
 	}
@@ -136,52 +135,6 @@ func (s *Service) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, erro
 // See restore.Restorer.Verify for what the errors wrap.
 func (s *Service) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*restore.Verification, error) {
 	return s.restorer.Verify(ctx, id, s.watch("verify", progress).restore)
-}
-
-// A RestoreRequest says which backup goes where.
-type RestoreRequest struct {
-	Backup catalog.ID // required
-
-	// To is the server that takes the data. Either To or Loader is required. The target connects back to Amber, see
-	// package feed: Listen, Advertise and TLS say how, and may be left empty where it can reach the address that
-	// Amber's connection to it comes from.
-	To        *redis.Options
-	Listen    string      // host:port to listen on; empty: any port of all interfaces
-	Advertise string      // host or host:port under which the target reaches Amber; empty: found out
-	TLS       *tls.Config // for a target that replicates over TLS
-	// Loader puts the data into the target in another way.
-	Loader restore.Loader
-
-	// Conflict says what becomes of data that the target holds. Without it a target with data is refused.
-	Conflict restore.Conflict
-	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
-	Progress func(Progress)
-}
-
-// Restore proves a backup and puts it into a target. It returns nil only if the target holds exactly what the backup does.
-// See restore.Restorer.Restore for what the errors wrap.
-func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Report, error) {
-	switch {
-	case q.Backup == "":
-		return nil, errors.New("amber: RestoreRequest.Backup is required")
-	case q.To == nil && q.Loader == nil:
-		return nil, errors.New("amber: RestoreRequest.To or RestoreRequest.Loader is required")
-	case q.To != nil && q.Loader != nil:
-		return nil, errors.New("amber: RestoreRequest.To and RestoreRequest.Loader exclude each other")
-	}
-	if q.Loader == nil {
-		var err error
-		q.Loader, err = feed.New(feed.Config{Options: q.To, Listen: q.Listen, Advertise: q.Advertise, TLS: q.TLS, Logger: s.cfg.Logger})
-		if err != nil {
-			return nil, err
-		}
-	}
-	rep, err := s.restorer.Restore(ctx, q.Backup, q.Loader, &restore.Options{Conflict: q.Conflict, Progress: s.watch("restore", q.Progress).restore})
-	if err != nil {
-		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
-	}
-	s.cfg.Logger.InfoContext(ctx, "backup is restored", "backup", q.Backup, "target", rep.Target, "keys", rep.Keys, "duration", rep.Load)
-	return rep, nil
 }
 
 // Delete removes a backup for good. See backup.Runner.Delete.

@@ -113,22 +113,31 @@ func (f *convertFlags) options() (*rdb.ConvertOptions, error) {
 		}
 		how.Types = append(how.Types, t)
 	}
-	for _, pair := range f.mapDB {
+	var err error
+	if how.MapDB, err = mapped(f.mapDB); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(f.dbs, func(n int) bool { return n < 0 }) {
+		return nil, usagef("--db: no database has a number below 0")
+	}
+	return how, nil
+}
+
+// mapped reads --map-db.
+func mapped(pairs []string) (dbs map[int]int, err error) {
+	for _, pair := range pairs {
 		from, to, ok := strings.Cut(pair, ":")
 		a, err := strconv.ParseUint(from, 10, 31)
 		b, err2 := strconv.ParseUint(to, 10, 31)
 		if !ok || err != nil || err2 != nil {
 			return nil, usagef("--map-db %q: it has to be FROM:TO, two numbers", pair)
 		}
-		if how.MapDB == nil {
-			how.MapDB = make(map[int]int)
+		if dbs == nil {
+			dbs = make(map[int]int)
 		}
-		how.MapDB[int(a)] = int(b)
+		dbs[int(a)] = int(b)
 	}
-	if slices.ContainsFunc(f.dbs, func(n int) bool { return n < 0 }) {
-		return nil, usagef("--db: no database has a number below 0")
-	}
-	return how, nil
+	return dbs, nil
 }
 
 func typeNamed(name string) (rdb.Type, bool) {

@@ -1,53 +1,73 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/rdb"
 	"github.com/amberkv/amber/restore"
+	"github.com/amberkv/amber/restore/dumpfile"
+	"github.com/amberkv/amber/storage/filestore"
 )
+
+// restoreFlags are what the command line says about a restore.
+type restoreFlags struct {
+	to                 serverFlags
+	id, method         string
+	listenCert, lisKey string
+	replace, dryRun    bool
+	merge, expiry      string
+	rename             string
+	mapDB              []string
+	compare            string
+	file, dialect      string
+	shards             int
+}
 
 func (a *app) restoreCommand() *cobra.Command {
 	var (
-		to                 serverFlags
-		id, method         string
-		q                  amber.RestoreRequest
-		listenCert, lisKey string
-		replace            bool
+		f restoreFlags
+		q amber.RestoreRequest
 	)
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP --to URL",
-		Short: "Put a backup into a server",
-		Long: `Put a backup into a server. The whole backup is proved before the server is touched; a server that holds data is
-refused unless --replace is given; in the end the keys are counted and compared.
+		Use:   "restore BACKUP --to URL | --file OUT",
+		Short: "Put a backup into a server, a cluster or a file",
+		Long: `Put a backup, or some of its keys, into a server, a cluster or a file for a server to start from, of the same engine and
+version or another. Before anything is written the whole backup is proved, and it is found out whether the target can take it:
+--dry-run shows that and ends there. In the end the keys are counted, and values compared.
 
-With --method feed, the only one so far, the server replicates from amberctl for the time of the restore, so it has to
-reach this machine: --listen and --advertise say how, where that is not evident.` + backupArg + fmt.Sprintf(passwordHelp, "AMBER_TO_PASSWORD"),
-		Example:           "  amberctl --store file:///var/backups restore before-upgrade --to redis://host:6380 --replace",
+What the target can't hold, and other things that somebody should agree to, are warnings, which stop the restore unless they are
+accepted by their names: --accept field-expiry, or --accept all.
+
+A target that holds data is refused, unless --replace says to let go of all of it, of which a backup is made before, or
+--merge says what becomes of keys that both have.
+
+With --method feed the server replicates from amberctl for the time of the restore, so it has to reach this machine: --listen and
+--advertise say how, where that is not evident. With --method command it is sent commands, which clusters and managed services need. The
+default is feed if the server can, else command.
+
+BACKUP "latest" is the newest of the data store --id that verifies, for a data store that starts empty: it never replaces
+anything, and that there is no such backup is an error.` + backupArg + fmt.Sprintf(passwordHelp, "AMBER_TO_PASSWORD"),
+		Example: `  amberctl restore before-upgrade --to redis://host:6380 --dry-run
+  amberctl restore before-upgrade --to redis://host:6380 --replace
+  amberctl restore before-upgrade --to redis://host:6380 --merge skip --match 'user:*' --rename-prefix user:=restored:
+  amberctl restore latest --id orders --to redis://new:6379
+  amberctl restore before-upgrade --file /var/lib/redis/dump.rdb --dialect redis:11`,
 		Args:              takes(1, 1, "BACKUP"),
 		ValidArgsFunction: a.completeBackup,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if method != "feed" {
-				return usagef("--method %q: it can be feed", method)
-			}
-			if err := checkID(id); err != nil {
-				return err
-			}
-			var err error
-			if q.To, err = a.options(&to); err != nil {
-				return err
-			}
-			if replace {
-				q.Conflict = restore.Replace
-			}
-			if q.TLS, err = listenerTLS(listenCert, lisKey, to.caCert); err != nil {
+			if err := a.restoreRequest(cmd, &f, &q); err != nil {
 				return err
 			}
 			svc, done, err := a.service(amber.Config{})
@@ -55,38 +75,174 @@ reach this machine: --listen and --advertise say how, where that is not evident.
 				return err
 			}
 			defer done()
-			if q.Backup, err = find(cmd.Context(), svc, args[0], id); err != nil {
-				return explain(cmd.Context(), err, "the target was not touched")
-			}
-			var stop func()
-			q.Progress, stop = a.progress("restore of " + string(q.Backup))
-			rep, err := svc.Restore(cmd.Context(), q)
-			stop()
-			if err != nil {
-				return explain(cmd.Context(), err, "the target was not touched")
-			}
-			for _, warning := range rep.Warnings {
-				fmt.Fprintln(a.console, "amberctl: warning: "+clean(warning))
-			}
-			return a.print(rep, func(w io.Writer) {
-				if a.quiet {
-					return
-				}
-				fmt.Fprintf(w, "%s is restored into %s: %s, %s; proved in %s, loaded in %s\n", rep.Backup, rep.Target, plural(rep.Keys, "key"),
-					size(rep.Bytes), took(rep.Verify), tookFor(rep.Load, rep.Bytes))
-			})
+			return a.restore(cmd.Context(), svc, &f, &q, args[0])
 		},
 	}
-	to.add(cmd, "to", "the server that takes the data")
+	f.to.add(cmd, "to", "the server that takes the data, or any node of the cluster that does")
 	flags := cmd.Flags()
-	flags.StringVar(&id, "id", "", "the data store, if BACKUP is a name")
-	flags.BoolVar(&replace, "replace", false, "let go of all data that the server holds")
-	flags.StringVar(&method, "method", "feed", "how the data goes into the server")
-	flags.StringVar(&q.Listen, "listen", "", "host:port to listen on for the server; any free port of all interfaces by default")
-	flags.StringVar(&q.Advertise, "advertise", "", "host or host:port under which the server reaches this machine; found out by default")
-	flags.StringVar(&listenCert, "listen-cert", "", "PEM file of this machine's certificate, for a server that replicates over TLS")
-	flags.StringVar(&lisKey, "listen-key", "", "PEM file of that certificate's key")
+	flags.StringVar(&f.id, "id", "", "the data store, if BACKUP is a name or latest")
+	flags.StringVar(&f.method, "method", "auto", "how the data goes into the server: auto, feed or command")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "prove the backup, look at the target, and tell what would be done")
+	flags.BoolVar(&f.replace, "replace", false, "let go of all data that the target holds, after a backup of it")
+	flags.StringVar(&f.merge, "merge", "", "keep what the target holds; of keys that both have: skip, overwrite or fail")
+	flags.StringSliceVar(&q.Accept, "accept", nil, "warnings that don't stop the restore, by their names, or all")
+	flags.BoolVar(&q.NoSafetyBackup, "no-safety-backup", false, "with --replace, make no backup of what the target holds")
+	flags.StringVar(&q.TargetStore, "target-id", "", "the data store that this backup is filed under; that of BACKUP by default")
+	flags.StringVar(&q.Select.Match, "match", "", "only keys whose names match a pattern, as the KEYS command has it")
+	flags.IntSliceVar(&q.Select.DBs, "db", nil, "only keys of these databases")
+	flags.StringSliceVar(&q.Select.Types, "type", nil, "only values of these types: string, list, set, zset, hash, stream ...")
+	flags.StringSliceVar(&f.mapDB, "map-db", nil, "give databases another number: FROM:TO")
+	flags.StringVar(&f.rename, "rename-prefix", "", "OLD=NEW: only keys whose names begin with OLD, which NEW takes the place of; either may be empty")
+	flags.StringVar(&f.expiry, "expiry", "keep", "keep the times at which keys expire, drop them, or shift them by the backup's age")
+	flags.StringVar(&f.compare, "compare", "sample", "compare the values of a sample of the keys afterwards, of all, or of none")
+	flags.IntVar(&q.Connections, "connections", 0, "connections to each node, with command (default 2)")
+	flags.StringVar(&q.Listen, "listen", "", "with feed, host:port to listen on for the server; any free port of all interfaces by default")
+	flags.StringVar(&q.Advertise, "advertise", "", "with feed, host or host:port under which the server reaches this machine; found out by default")
+	flags.StringVar(&f.listenCert, "listen-cert", "", "PEM file of this machine's certificate, for a server that replicates over TLS")
+	flags.StringVar(&f.lisKey, "listen-key", "", "PEM file of that certificate's key")
+	flags.StringVar(&f.file, "file", "", "write a file for a server to start from; with --dialect dfs the path of a set, without its endings")
+	flags.StringVar(&f.dialect, "dialect", "", "of the file: redis:6 to redis:15, valkey:80, dragonfly:9 or dfs; that of the backup by default")
+	flags.IntVar(&f.shards, "shards", 4, "files for keys in a set")
 	return cmd
+}
+
+// restoreRequest makes a request of the command line.
+func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.RestoreRequest) error {
+	if err := checkID(f.id); err != nil {
+		return err
+	}
+	switch f.method {
+	case "auto", "feed", "command":
+		q.Method = amber.Method(strings.TrimPrefix(f.method, "auto"))
+	default:
+		return usagef("--method %q: auto, feed or command", f.method)
+	}
+	switch f.merge {
+	case "":
+	case "skip", "overwrite", "fail":
+		if f.replace {
+			return usagef("--replace and --merge exclude each other")
+		}
+		q.Conflict = restore.Conflict(f.merge)
+	default:
+		return usagef("--merge %q: skip, overwrite or fail", f.merge)
+	}
+	if f.replace {
+		q.Conflict = restore.Replace
+	}
+	switch f.expiry {
+	case "keep", "drop", "shift":
+		q.Expiry = restore.Expiry(strings.TrimPrefix(f.expiry, "keep"))
+	default:
+		return usagef("--expiry %q: keep, drop or shift", f.expiry)
+	}
+	switch f.compare {
+	case "sample", "all", "none":
+		q.Compare = restore.Compare(strings.TrimPrefix(f.compare, "sample"))
+	default:
+		return usagef("--compare %q: sample, all or none", f.compare)
+	}
+	var err error
+	if q.Select.MapDB, err = mapped(f.mapDB); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(q.Select.DBs, func(n int) bool { return n < 0 }) {
+		return usagef("--db: no database has a number below 0")
+	}
+	for _, name := range q.Select.Types {
+		if _, ok := typeNamed(name); !ok {
+			return usagef("--type %q: no type of values has this name", name)
+		}
+	}
+	if f.rename != "" {
+		before, after, ok := strings.Cut(f.rename, "=")
+		if !ok || before == "" && after == "" {
+			return usagef("--rename-prefix %q: it has to be OLD=NEW", f.rename)
+		}
+		q.Select.TrimPrefix, q.Select.AddPrefix = before, after
+	}
+	if f.file != "" {
+		return f.fileLoader(cmd, q)
+	}
+	if f.dialect != "" || cmd.Flags().Changed("shards") {
+		return usagef("--dialect and --shards are for --file: a server takes what it can read")
+	}
+	if q.To, err = a.options(&f.to); err != nil {
+		return err
+	}
+	q.TLS, err = listenerTLS(f.listenCert, f.lisKey, f.to.caCert)
+	return err
+}
+
+// fileLoader makes the request one for a file.
+func (f *restoreFlags) fileLoader(cmd *cobra.Command, q *amber.RestoreRequest) error {
+	for _, name := range []string{"to", "method", "merge", "connections", "listen", "advertise", "listen-cert", "listen-key", "target-id", "compare"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--file and --%s exclude each other", name)
+		}
+	}
+	cfg := dumpfile.Config{Name: filepath.Base(f.file)}
+	var err error
+	switch {
+	case f.dialect == "dfs":
+		cfg.Shards = f.shards
+	case cmd.Flags().Changed("shards"):
+		return usagef("--shards is for --dialect dfs")
+	case f.dialect != "":
+		if cfg.Dialect, err = rdb.ParseDialect(f.dialect); err != nil {
+			return usagef("--dialect %q: redis:6 to redis:15, valkey:80, dragonfly:9 or dfs", f.dialect)
+		}
+	}
+	// The directory is not made: a path that is wrong shouldn't become a place for data.
+	dir := filepath.Dir(f.file)
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("--file: %w", err)
+	}
+	if cfg.Store, err = filestore.New(dir, nil); err != nil {
+		return fmt.Errorf("--file: %w", err)
+	}
+	if q.Loader, err = dumpfile.New(cfg); err != nil {
+		return usagef("--file %q: %w", f.file, err)
+	}
+	return nil
+}
+
+// restore does what a request says.
+func (a *app) restore(ctx context.Context, svc *amber.Service, f *restoreFlags, q *amber.RestoreRequest, arg string) error {
+	const untouched = "the target was not touched"
+	var err error
+	latest := arg == "latest"
+	switch {
+	case latest && f.id == "":
+		return usagef("latest of which data store? Give it by --id")
+	case latest && (q.Conflict != restore.IntoEmpty || f.dryRun):
+		return usagef("latest is for a target that is empty: --replace, --merge and --dry-run are not for it")
+	case !latest:
+		if q.Backup, err = find(ctx, svc, arg, f.id); err != nil {
+			return explain(ctx, err, untouched)
+		}
+	}
+	var stop func()
+	q.Progress, stop = a.progress("restore of " + cmp.Or(string(q.Backup), f.id))
+	if f.dryRun {
+		plan, err := svc.PlanRestore(ctx, *q)
+		stop()
+		if err != nil {
+			return explain(ctx, err, untouched)
+		}
+		return a.printPlan(plan, q)
+	}
+	var rep *restore.Report
+	if latest {
+		rep, err = svc.RestoreLatest(ctx, f.id, *q)
+	} else {
+		rep, err = svc.Restore(ctx, *q)
+	}
+	stop()
+	if err != nil {
+		return explain(ctx, err, untouched)
+	}
+	return a.printReport(rep)
 }
 
 // listenerTLS is how a target that replicates over TLS is answered; nil if nothing is said about it.

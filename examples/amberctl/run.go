@@ -237,7 +237,9 @@ func explain(ctx context.Context, err error, left string) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("interrupted: %s (%w)", left, err)
 	case errors.Is(err, restore.ErrNotEmpty):
-		return fmt.Errorf("%w; use --replace to let go of what is there", err)
+		return fmt.Errorf("%w; --replace lets go of what is there, --merge keeps it", err)
+	case errors.Is(err, restore.ErrNotAccepted):
+		return fmt.Errorf("%w; --accept NAME goes on all the same, --dry-run shows all points", err)
 	case errors.Is(err, catalog.ErrNotFound):
 		return fmt.Errorf("%w; 'amberctl list --all' shows what there is", err)
 	}
