@@ -266,8 +266,10 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 		if err != nil || v.Dialect != (rdb.Dialect{}) && d != v.Dialect || v.OneStream && d.Family == rdb.Dragonfly {
 			return false // Dragonfly's files may have bytes behind their end, which no stream may
 		}
-		if d, err := rdb.ParseDialect(p.Dialect); v.NoIndexes && (err != nil || d.Family == rdb.Dragonfly) {
-			return false // it may have indexes, of which the manifest doesn't tell
+		// Dragonfly's own streams may have indexes, commands of a journal, and values in pieces with others in between, of which the
+		// manifest doesn't tell.
+		if d, err := rdb.ParseDialect(p.Dialect); err != nil || d.Family == rdb.Dragonfly {
+			return false
 		}
 	}
 	for _, m := range b.Modules {
