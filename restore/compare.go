@@ -27,7 +27,8 @@ import (
 // Questions are collected, of several keys in one batch or of a part of a large value, and sent at once; a goroutine for each node
 // of the target sends them, and holds the answers against what is wanted as they come in.
 //
-// Idle times and frequencies of access aren't compared, nor when consumers were last seen.
+// Idle times and frequencies of access aren't compared, nor when consumers were last seen. They stay as they are, but in clusters and in
+// servers before Redis 7.2, which take a question for an access.
 //
 // It is used by one goroutine. After an error it can only be closed.
 type comparer struct {

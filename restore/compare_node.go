@@ -165,9 +165,10 @@ func (n *compareNode) exchange(b *compareBatch) error {
 			return err
 		}
 	}
+	var now int64 // after all these answers
 	for _, k := range n.done {
 		if k.text != "" {
-			if err := persist(b.ctx, func() error { return n.resolve(b.ctx, k) }); err != nil {
+			if err := persist(b.ctx, func() error { return n.resolve(b.ctx, k, &now) }); err != nil {
 				return err
 			}
 		}
@@ -238,6 +239,9 @@ func (n *compareNode) open(ctx context.Context, db int) error {
 	}
 	if fresh {
 		n.db, n.noDB = 0, ""
+		if err := n.c.untouching(ctx, n.conn); err != nil {
+			return err
+		}
 	}
 	if n.db == db {
 		return nil
@@ -248,6 +252,19 @@ func (n *compareNode) open(ctx context.Context, db int) error {
 	}
 	n.selected(db, err)
 	return nil
+}
+
+// untouching asks a server not to take our questions for accesses to keys, by which it chooses what to evict. Servers before Redis 7.2 can't
+// leave that, and nodes of a cluster mustn't be asked: Redis 8.0 crashes when such a client asks for a key of a slot that is on its way.
+func (c *comparer) untouching(ctx context.Context, conn *target.Conn) error {
+	if c.slots != nil {
+		return nil
+	}
+	_, err := conn.Do(ctx, "CLIENT", "NO-TOUCH", "ON")
+	if target.Refused(err) {
+		return nil
+	}
+	return err
 }
 
 func (n *compareNode) selected(db int, err error) {
@@ -338,27 +355,27 @@ func (n *compareNode) refused(b *compareBatch, i int, text string) error {
 	return nil
 }
 
-// resolve asks what else there is to know of a key that differs.
-func (n *compareNode) resolve(ctx context.Context, k *comparedKey) error {
+// resolve asks what else there is to know of a key that differs. The target's clock is asked only if it isn't known yet.
+func (n *compareNode) resolve(ctx context.Context, k *comparedKey, now *int64) error {
 	end := k.expireAt
 	if !k.hasExpiry || k.fieldsEnd > 0 && k.fieldsEnd < end {
 		end = k.fieldsEnd
 	}
-	if end > 0 {
-		now := clock.System().UnixMilli()
+	if end > 0 && *now == 0 {
+		*now = clock.System().UnixMilli()
 		if n.c.facts.time {
 			reply, err := n.do(ctx, k, "TIME")
+			if err == nil {
+				*now, err = timeReply(reply)
+			}
 			if err != nil {
 				return err
 			}
-			if now, err = timeReply(reply); err != nil {
-				return err
-			}
 		}
-		if now >= end {
-			k.expired, k.text = true, ""
-			return nil
-		}
+	}
+	if end > 0 && *now >= end {
+		k.expired, k.text = true, ""
+		return nil
 	}
 	if !k.wrongType {
 		return nil

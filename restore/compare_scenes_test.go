@@ -422,6 +422,33 @@ func TestSameJSON(t *testing.T) {
 	}
 }
 
+// TestCompareLeavesIdleTimes compares keys that nobody has used for long.
+func TestCompareLeavesIdleTimes(t *testing.T) {
+	for _, version := range testserver.All()[1:] { // Redis 7.0 can't
+		t.Run(version, func(t *testing.T) {
+			s := testserver.Start(t, version)
+			c := s.Client(t)
+			testserver.Generate(t, c, 100, 1)
+			data := saved(t, s)
+			keys, err := c.Keys(t.Context(), "*").Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range keys {
+				if err := c.Do(t.Context(), "RESTORE", key, 0, c.Dump(t.Context(), key).Val(), "REPLACE", "IDLETIME", 5000).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			compareSnapshot(t, s, data) // of which those that had an expiry differ now
+			for _, key := range keys {
+				if idle, err := c.Do(t.Context(), "OBJECT", "IDLETIME", key).Int64(); err != nil || idle < 5000 {
+					t.Fatalf("%q is idle for %d s: %v", key, idle, err)
+				}
+			}
+		})
+	}
+}
+
 // TestCompareIsGivenUp closes a comparer whose stream ends in the middle, while the target doesn't answer.
 func TestCompareIsGivenUp(t *testing.T) {
 	s := testserver.Start(t, "redis-7.0")
