@@ -179,8 +179,9 @@ func (n *compareNode) exchange(b *compareBatch) error {
 	return nil
 }
 
-// persist does something again that can be done twice, if it failed because of the connection.
+// persist does something again that can be done twice, if it failed because of the connection, or because the server can't answer just now.
 func persist(ctx context.Context, f func() error) error {
+	pause := time.Duration(0)
 	for attempt := 0; ; attempt++ {
 		err := f()
 		var wrong *compareError
@@ -189,13 +190,26 @@ func persist(ctx context.Context, f func() error) error {
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &wrong) || target.Refused(err) || attempt == 3:
+		case attempt == 5:
+			return err
+		case passing(err):
+		case errors.As(err, &wrong) || target.Refused(err):
 			return err
 		}
-		if err := clock.Sleep(ctx, time.Duration(attempt)*500*time.Millisecond); err != nil {
+		if err := clock.Sleep(ctx, pause); err != nil {
 			return context.Cause(ctx)
 		}
+		pause = 2*pause + 125*time.Millisecond
 	}
+}
+
+// passing tells whether a server's answer is one that it gives only for a while.
+func passing(err error) bool {
+	switch target.Code(err) {
+	case "LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN":
+		return true
+	}
+	return false
 }
 
 // compareError is an answer with which a comparison can't go on.

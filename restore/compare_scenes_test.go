@@ -371,6 +371,16 @@ func TestCompareGoesOnAfterABreak(t *testing.T) {
 		t.Errorf("%+v, %d killed", res, killed)
 	}
 
+	if err := s.Client(t).ConfigSet(t.Context(), "busy-reply-threshold", "20").Err(); err != nil {
+		t.Fatal(err)
+	}
+	go s.Client(t).Do(t.Context(), "EVAL", "while true do end", 0) // which makes it answer BUSY
+	time.AfterFunc(time.Second, func() { s.Client(t).Do(t.Context(), "SCRIPT", "KILL") })
+	time.Sleep(100 * time.Millisecond)
+	if res := compareSnapshot(t, s, data); res.different != 0 || res.compared != 20_000 {
+		t.Errorf("%+v", res)
+	}
+
 	begin := time.Now()
 	c := newComparer(s.Options())
 	defer c.close()
