@@ -109,6 +109,8 @@ func (v *verdict) databases(t *facts, need restore.Requirements) {
 	switch {
 	case t.noDB != nil && !t.noDBLevel && has > highest:
 		v.Pass("databases", "the target has %d databases, and the highest that is written to is %d", has, highest)
+	case t.noDBLevel && !need.Final && picks(need.Options):
+		v.Pass("databases", "the target has no database %d; whether a key is selected that goes there is seen when the backup is read", highest)
 	case t.noDBLevel:
 		v.Fail("databases", "there are keys for database %d, and the target has no such database (databases %s): raise the setting and restart it, or restore that one into another",
 			highest, cmp.Or(t.settings[setDatabases], "is not known"))
@@ -117,6 +119,11 @@ func (v *verdict) databases(t *facts, need restore.Requirements) {
 	default:
 		v.Pass("databases", "the target has database %d, the highest that is written to", highest)
 	}
+}
+
+// picks tells whether keys are selected by more than their database.
+func picks(opts *restore.Options) bool {
+	return opts != nil && (opts.Select.Match != "" || opts.Select.Types != nil || opts.Select.TrimPrefix != "")
 }
 
 // highestDB returns the highest database that is written to, or 0.

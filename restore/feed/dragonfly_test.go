@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +102,49 @@ func TestDragonfly(t *testing.T) {
 			if f.attempts != 0 {
 				t.Error("the link was closed before it was told to stop replicating")
 			}
+		})
+	}
+}
+
+// A backup of each product, in whatever dialect, becomes what a Dragonfly loads; what it can't hold has to be accepted.
+func TestDragonflyGetsEveryBackup(t *testing.T) {
+	sources := map[string]*image{}
+	for _, version := range testserver.All() {
+		sources[version] = sample(t, version, 100)
+	}
+	for _, name := range []string{"dragonfly-1.40/chunked-0000", "dragonfly-1.40/lz4-0000"} {
+		data, err := os.ReadFile("../../rdb/testdata/" + name + ".dfs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Files that Dragonfly writes are padded.
+		r := rdb.NewReader(bytes.NewReader(data), nil)
+		for _, err := range r.Entries() {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		sources[name] = imageOf(t, data[:r.Stats().Bytes])
+	}
+	for name, img := range sources {
+		t.Run(name, func(t *testing.T) {
+			r, id := kept(t, img)
+			f := startFakeDragonfly(t, fakeFormer(nil))
+			loss := map[bool]string{true: "function", false: "search-index"}[img.backup.Functions > 0]
+			_, err := r.Restore(t.Context(), id, f.loader(t, nil), nil)
+			if !errors.Is(err, restore.ErrNotAccepted) || !strings.Contains(err.Error(), loss) {
+				t.Fatalf("the error is %v, which should tell of %s", err, loss)
+			}
+			f.left(t, 0)
+			// Its values are what only a real one can be asked for.
+			report, err := r.Restore(t.Context(), id, f.loader(t, nil), &restore.Options{Accept: []string{"all"}, Compare: restore.CompareNone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Dialect != "dragonfly:9" || report.Functions != 0 || report.Keys == 0 || report.Keys < f.keys.Total() {
+				t.Errorf("it has %v, and the report is %+v", f.keys, report)
+			}
+			f.left(t, 1)
 		})
 	}
 }

@@ -104,6 +104,8 @@ func TestDatabasesThatAreSelected(t *testing.T) {
 		"selected": {selection: restore.Selection{DBs: []int{0}}, want: restore.Pass},
 		"mapped":   {selection: restore.Selection{MapDB: map[int]int{7: 3}}, want: restore.Pass},
 		"too high": {selection: restore.Selection{DBs: []int{0}, MapDB: map[int]int{0: 4}}, want: restore.Fail},
+		"picked":   {selection: restore.Selection{Match: "a*"}, want: restore.Pass},
+		"found":    {selection: restore.Selection{Match: "a*"}, final: true, want: restore.Fail},
 		"final":    {selection: restore.Selection{MapDB: map[int]int{7: 3}}, final: true, want: restore.Fail},
 	} {
 		v, err := loader(t, s, nil).Check(t.Context(), restore.Requirements{Backup: b, Final: c.final, Options: &restore.Options{Select: c.selection}})
