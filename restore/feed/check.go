@@ -156,6 +156,10 @@ func (v *verdict) modules(t *facts, need restore.Requirements) {
 		}
 		v.Pass("modules", "the backup has data of %s, %s: they can only be left out", name, text)
 	}
+	if s := need.Options; len(b.Modules) > 0 && !need.Final && s != nil && s.Select.Types != nil && !slices.Contains(s.Select.Types, rdb.TypeModule.String()) {
+		v.Pass("modules", "no values of modules are selected")
+		return
+	}
 	for _, m := range b.Modules {
 		module, known := target.ModuleOf(m.Name)
 		switch {

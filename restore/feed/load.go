@@ -34,7 +34,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	defer l.busy.Unlock()
 	a := target.New(l.cfg.Options, l.cfg.Stall)
 	defer a.Close()
-	need := restore.Requirements{Backup: src.Backup(), Final: true, Options: opts}
+	need := restore.Requirements{Backup: src.Backup(), Final: true, Options: opts, Memory: l.estimate(src.Backup())}
 	t, verdict, err := l.examine(ctx, a, need)
 	if err == nil {
 		err = verdict.Err(opts)

@@ -247,6 +247,41 @@ func TestSelectionByFeed(t *testing.T) {
 	}
 }
 
+// What isn't selected needs no room and no module in the target.
+func TestSelectionNeedsLess(t *testing.T) {
+	src := filled(t, "redis-8.0", []any{"SET", "small", "1"}, []any{"VADD", "vectors", "VALUES", "2", "1", "1", "a"})
+	img := altered(take(t, src), func(b *catalog.Backup) { b.Source.UsedMemory, b.Source.Version = 900_000_000, "8.0.99" })
+	r, id := kept(t, img)
+	s := testserver.Start(t, "redis-8.0", "--maxmemory", "100000000", "--maxmemory-policy", "allkeys-lru")
+	testserver.Generate(t, s.Client(t), 20, 1)
+	l := loader(t, s, nil)
+	p, err := r.Plan(t.Context(), id, l, replace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"memory", "modules"} {
+		if got := verdictPoint(p.Verdict, name); got.Level != restore.Fail {
+			t.Errorf("of the whole backup the verdict is %+v", got)
+		}
+	}
+	modes := map[string]bool{}
+	opts := compareAll(restore.Options{Conflict: restore.Replace, Select: restore.Selection{Types: []string{"string"}}})
+	opts.Progress = func(p restore.Progress) {
+		if p.Stage == restore.StageLoad {
+			modes[state(t, s.Client(t))[setDiskless]] = true
+		}
+	}
+	if _, err := r.Restore(t.Context(), id, l, opts); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(contents(t, s))); !slices.Equal(got, []string{"0/small"}) {
+		t.Errorf("the target has %q", got)
+	}
+	if !modes[loadSwap] {
+		t.Errorf("there is room for the old data and the new, and it loads by %v", modes)
+	}
+}
+
 // The shards of a cluster become one server, of another product and version.
 func TestClusterIntoOneServer(t *testing.T) {
 	cluster := testserver.StartCluster(t, "redis-8.0", 3, 0)
