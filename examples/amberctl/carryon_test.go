@@ -1,0 +1,69 @@
+package main
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/restore"
+)
+
+// A restore by command that was killed shows at the target, and the same restore over it ends it, however often it is killed. Another backup is
+// refused there.
+func TestKilledRestoreCarriesOn(t *testing.T) {
+	t.Parallel()
+	c, s := newCtl(t), testserver.Start(t, "valkey-9.1")
+	small := testserver.Start(t, "valkey-9.1")
+	set(t, small, "a", "1")
+	other := c.backUp(t, small)
+	testserver.Generate(t, s.Client(t), 12000, 10)
+	id := c.backUp(t, s)
+	want := testserver.Snapshot(t, s.Client(t))
+
+	for _, how := range [][]string{nil, {"--merge", "skip"}, {"--merge", "overwrite"}, {"--merge", "fail"}, {"--replace", "--no-safety-backup"}} {
+		target := testserver.Start(t, "valkey-9.1")
+		client := target.Client(t)
+		if how != nil {
+			set(t, target, "of its own", "x")
+		}
+		args := append([]string{"restore", id, "--to", target.URL(), "--method", "command"}, how...)
+		// In the middle of its writing, and then whenever, which may be before it writes.
+		enough := 1 + rand.Int64N(2000)
+		p := c.start(t, program, nil, args...)
+		for how != nil && how[0] == "--replace" && client.Exists(t.Context(), "of its own").Val() == 1 {
+			time.Sleep(200 * time.Microsecond)
+		}
+		for client.DBSize(t.Context()).Val() <= enough {
+			time.Sleep(200 * time.Microsecond)
+		}
+		p.Process.Kill()
+		if p.wait(t, patience); !p.killed() {
+			t.Fatalf("%v: it ended before it was killed: %s", how, p.stderr.String())
+		}
+		p = c.start(t, program, nil, args...)
+		time.Sleep(rand.N(60 * time.Millisecond))
+		p.Process.Kill()
+		if p.wait(t, patience); !p.killed() {
+			t.Fatalf("%v: it ended within 60 ms: %s", how, p.stderr.String())
+		}
+		if _, stderr := c.run(t, exitFailed, "restore", other, "--to", target.URL(), "--method", "command", "--merge", "skip"); !strings.Contains(stderr, id) {
+			t.Errorf("%v: another backup over it: %s", how, stderr)
+		}
+		rep := parse[restore.Report](t, c, exitDone, append(args, "--compare", "all")...)
+		got := testserver.Snapshot(t, client)
+		if how != nil && how[0] == "--merge" {
+			if got["0/of its own"] == "" {
+				t.Errorf("%v: the target's own key is gone", how)
+			}
+			delete(got, "0/of its own")
+		}
+		if diff := testserver.Diff(want, got); diff != "" {
+			t.Errorf("%v: %s", how, diff)
+		}
+		if rep.Keys+rep.Skipped != int64(len(want)) {
+			t.Errorf("%v: the report is %+v, the backup has %d keys", how, rep, len(want))
+		}
+	}
+}
