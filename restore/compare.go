@@ -36,6 +36,7 @@ type comparer struct {
 	facts   compareFacts
 	nodes   map[string]*compareNode // by address; the first one's is ""
 	slots   []string                // who serves which, in a cluster
+	asker   asker                   // of the key at hand
 	workers sync.WaitGroup
 	broken  chan struct{}   // closed after an error
 	closing context.Context // ends what is under way

@@ -88,7 +88,8 @@ func (c *comparer) ask(ctx context.Context, e *rdb.Entry, elements iter.Seq2[*rd
 	if e.Type == rdb.TypeModule {
 		k.module = e.Module.Name()
 	}
-	a := &asker{c: c, n: n, b: n.building, ctx: ctx, key: k, name: []byte(k.name), rank: rankValue}
+	a := &c.asker
+	*a = asker{c: c, n: n, b: n.building, ctx: ctx, key: k, name: []byte(k.name), rank: rankValue}
 	if n.buildDB != e.DB {
 		n.buildDB = e.DB
 		a.begin("SELECT", 1)
