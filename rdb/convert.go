@@ -34,7 +34,8 @@ type ConvertOptions struct {
 	// it would make expire before 1970 expires then. Values whose encoding carries expiries are encoded anew for it, as for DropExpiry.
 	ShiftExpiry time.Duration
 	// ExpiredAt is a time in Unix milliseconds: keys that expire at it or before, once ShiftExpiry is added, are left out. 0 means that
-	// none is. Hash fields and members of sets stay, expired or not.
+	// none is. Hash fields and members of sets that have expired then stay where the target can hold their expiry, for its servers drop
+	// them. Elsewhere, where they would stay for good, they are left out, and a key that has no others counts as expired.
 	ExpiredAt int64
 
 	// Modules names the modules whose values and aux data the target takes, such as "vectorset"; no others pass. nil: they pass only
@@ -235,7 +236,7 @@ func (c *converter) convertKey() error {
 	case planJSON:
 		ok = c.convertJSON()
 	case planElements:
-		ok = c.convertElements()
+		skip, ok = c.convertElements()
 	case planList:
 		ok = c.convertList()
 	case planStream:
@@ -344,30 +345,56 @@ func (c *converter) convertJSON() bool {
 	return true
 }
 
-// convertElements encodes a value anew.
-func (c *converter) convertElements() bool {
+// convertElements encodes a value anew. It tells whether the key was left out, because all its elements have expired.
+func (c *converter) convertElements() (skip, ok bool) {
 	w := c.dst
 	n := c.src.Len()
 	if c.src.err != nil {
-		return false
+		return false, false
 	}
-	expiry := expiring(c.table, c.header.Encoding) && !c.opts.DropExpiry
-	if w.WriteEntry(&c.header, Shape{Len: uint64(max(n, 0)), Expiry: expiry}) != nil {
-		return false
+	shape := Shape{Len: uint64(max(n, 0)), Expiry: expiring(c.table, c.header.Encoding) && !c.opts.DropExpiry}
+	// Where expiries get lost, what has expired must not come back to stay. How many elements are left is known at their end then.
+	_, keeps := w.dialect.elementCode(c.header.Type, shape.Expiry)
+	bury := shape.Expiry && !keeps && c.opts.ExpiredAt != 0
+	if bury {
+		shape.Len = 0
 	}
-	w.value.dropExpiry = !w.value.expiry
 	last := w.dialect.lastExpiry()
-	for more := false; ; {
+	var begun, dead, buried, more bool
+	for {
 		e, err := c.src.Element()
-		if err != nil {
-			return err == io.EOF && w.end()
+		if err == io.EOF && buried && !begun {
+			c.report.Expired++
+			return true, true
 		}
-		if e.ExpireAt != 0 && !more {
-			e.ExpireAt = min(c.opts.shift(e.ExpireAt), last)
+		if err != nil && err != io.EOF {
+			return false, false
 		}
-		more = e.More
-		if w.WriteElement(e) != nil {
-			return false
+		if err == nil && !more {
+			at := e.ExpireAt
+			if at != 0 {
+				at = c.opts.shift(at)
+				e.ExpireAt = min(at, last)
+			}
+			dead = bury && at != 0 && at <= c.opts.ExpiredAt
+			buried = buried || dead
+		}
+		if err == nil && dead {
+			more = e.More
+			continue
+		}
+		if !begun {
+			begun = true
+			if w.WriteEntry(&c.header, shape) != nil {
+				return false, false
+			}
+			w.value.dropExpiry = !w.value.expiry
+		}
+		if err == io.EOF {
+			return false, w.end()
+		}
+		if more = e.More; w.WriteElement(e) != nil {
+			return false, false
 		}
 	}
 }

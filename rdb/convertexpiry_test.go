@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -280,5 +281,59 @@ func TestEncodings(t *testing.T) {
 		if got := c.to.Encodings(c.typ, c.from); !slices.Equal(got, c.want) {
 			t.Errorf("%v in %v from %v: %d, want %d", c.typ, c.to, c.from, got, c.want)
 		}
+	}
+}
+
+// TestConvertBuriesExpiredFields leaves out what has expired already where its expiry would get lost, and keeps all else.
+func TestConvertBuriesExpiredFields(t *testing.T) {
+	holds := func(data []byte) any {
+		got, err := contentOf(Dialect{Redis, 12}).of(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	long := string(bytes.Repeat([]byte("v"), 3*pieceSize+1))
+	redis := build("REDIS0012").bytes(codeRedisHash).str("some").u64(1000).len(4, 1).str("dead", long).len(0).str("stays", "1").len(2000).str("later", long).len(2).str("dead too", "").
+		bytes(codeRedisHash).str("none").u64(1000).len(1, 1).str("dead", "v").bytes(0).str("s", "v").end()
+	valkey := build("VALKEY080").bytes(codeValkeyHash).str("some").len(4).str("dead", long).u64(1000).str("stays", "1").u64(1<<64-1).str("later", long).u64(3000).str("dead too", "").u64(1001).
+		bytes(codeValkeyHash).str("none").len(1).str("dead", "v").u64(1000).bytes(0).str("s", "v").end()
+	want := func(magic string) *builder {
+		return build(magic).bytes(opSelectDB, 0, codeHash).str("some").len(2).str("stays", "1", "later", long).bytes(0).str("s", "v")
+	}
+	for name, data := range map[string][]byte{"Redis": redis, "Valkey": valkey} {
+		for _, shift := range []time.Duration{0, time.Hour} {
+			opts := &ConvertOptions{Policy: DropDetail, ExpiredAt: 1500 + shift.Milliseconds(), ShiftExpiry: shift}
+			out, report, err := convert(data, Dialect{Redis, 10}, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := holds(out); !reflect.DeepEqual(got, holds(want("REDIS0010").end())) {
+				t.Errorf("%s shifted by %v: %.300q", name, shift, got)
+			}
+			if report.Keys != 2 || report.Expired != 1 || len(report.Losses) != 1 || report.Losses[0].Skipped != 0 {
+				t.Errorf("%s shifted by %v: %+v", name, shift, report)
+			}
+		}
+		// Where the target's servers see to it, and where nothing is to expire, all is there.
+		for _, to := range []struct {
+			d    Dialect
+			opts ConvertOptions
+		}{{Dialect{Redis, 12}, ConvertOptions{ExpiredAt: 1500}}, {Dialect{Valkey, 80}, ConvertOptions{ExpiredAt: 1500}}, {Dialect{Redis, 10}, ConvertOptions{ExpiredAt: 1500, DropExpiry: true}},
+			{Dialect{Redis, 10}, ConvertOptions{Policy: DropDetail}}} {
+			out, report, err := convert(data, to.d, &to.opts)
+			if err != nil || report.Keys != 3 || bytes.Count(out, []byte("dead")) != 3 {
+				t.Errorf("%s to %v: %+v, %v", name, to.d, report, err)
+			}
+		}
+	}
+	// Dragonfly's sets, to whatever else.
+	set := build("REDIS0009").bytes(codeExpireSet).str("some").len(3).str("dead", "5", "stays", "-1", "later", "4000000000").bytes(codeExpireSet).str("none").len(1).str("dead", "5").end()
+	out, report, err := convert(set, Dialect{Redis, 12}, &ConvertOptions{Policy: DropDetail, ExpiredAt: (dragonflyEpoch + 10) * 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := holds(out), holds(build("REDIS0012").bytes(codeSet).str("some").len(2).str("stays", "later").end()); !reflect.DeepEqual(got, want) || report.Expired != 1 {
+		t.Errorf("%q, want %q: %+v", got, want, report)
 	}
 }

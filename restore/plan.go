@@ -175,8 +175,8 @@ func lossReports(r *rdb.ConvertReport) (losses []LossReport) {
 var lossTexts = map[rdb.Loss]string{
 	rdb.LossType:         "keys have a value of a type that the target doesn't have: they are left out",
 	rdb.LossModule:       "keys or data belong to modules that the target doesn't have: they are left out",
-	rdb.LossFieldExpiry:  "hashes have fields that expire, which the target can't: the fields stay for ever",
-	rdb.LossMemberExpiry: "sets have members that expire, which the target can't: the members stay for ever",
+	rdb.LossFieldExpiry:  "hashes have fields that expire, which the target can't: those that haven't yet stay for ever",
+	rdb.LossMemberExpiry: "sets have members that expire, which the target can't: those that haven't yet stay for ever",
 	rdb.LossStreamCounts: "streams lose how many entries were ever added, the highest ID deleted, and what groups have read",
 	rdb.LossStreamTimes:  "streams lose when their consumers were active",
 	rdb.LossStreamNacks:  "pending entries of streams that have no owner are given to a consumer named \"nacked\"",
