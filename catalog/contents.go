@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/amberkv/amber/rdb"
@@ -18,6 +19,8 @@ var ErrBadSnapshot = errors.New("snapshot is not sound")
 // Contents is what was found in a part or a whole snapshot.
 type Contents struct {
 	Dialect     string
+	Engine      string // that wrote it, as it says: "redis", "valkey", "dragonfly"; empty if it doesn't
+	Version     string // of that server, such as "8.0.2"
 	Checksum    string // "crc64" or "absent"
 	Keys        int64
 	Expires     int64 // keys with an expiry
@@ -36,6 +39,7 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	src := &tracked{r: r}
 	in := rdb.NewReader(src, nil)
 	var n int64
+	var wrote writer
 	for {
 		entry, err := in.Next()
 		if err == io.EOF {
@@ -47,10 +51,13 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 			}
 			return Contents{}, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
 		}
-		if entry.Kind == rdb.KindKey {
+		switch entry.Kind {
+		case rdb.KindKey:
 			if n++; n&1023 == 0 && keys != nil {
 				keys.Add(1024)
 			}
+		case rdb.KindAux:
+			wrote.tell(entry)
 		}
 	}
 	if keys != nil {
@@ -60,7 +67,34 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	if err := src.end(stats.Bytes, in.Dialect().Family == rdb.Dragonfly); err != nil {
 		return Contents{}, err
 	}
-	return ContentsOf(in.Dialect(), stats), nil
+	c := ContentsOf(in.Dialect(), stats)
+	c.Engine, c.Version = wrote.engine, wrote.version
+	return c, nil
+}
+
+// writer is the server that wrote a stream, as the stream says.
+type writer struct{ engine, version string }
+
+// tell takes down what a fact says. Dragonfly says that it is a Redis, too.
+func (w *writer) tell(e *rdb.Entry) {
+	engine, version := "", string(e.Value[:min(len(e.Value), 100)])
+	switch string(e.Key) {
+	case "redis-ver":
+		engine = "redis"
+	case "valkey-ver":
+		engine = "valkey"
+	case "df-ver":
+		engine = "dragonfly"
+		version, _, _ = strings.Cut(strings.TrimPrefix(version, "df-v"), "-")
+	default:
+		return
+	}
+	if w.engine == "" || w.engine == "redis" {
+		w.engine, w.version = engine, version
+	}
+	if strings.Trim(w.version, "0123456789.") != "" {
+		w.version = ""
+	}
 }
 
 // tracked knows how much was read of a stream and how it ended.
@@ -117,8 +151,11 @@ func (c *Contents) sort() {
 
 // Add adds what another part holds.
 func (c *Contents) Add(o Contents) {
-	if c.Dialect == "" {
-		c.Dialect = o.Dialect
+	switch {
+	case c.Dialect == "":
+		c.Dialect, c.Engine, c.Version = o.Dialect, o.Engine, o.Version
+	case c.Engine != o.Engine || c.Version != o.Version:
+		c.Engine, c.Version = "", "" // there are several
 	}
 	// One part without a checksum is a snapshot without: the manifest never claims more than was checked.
 	if c.Checksum == "" || o.Checksum == "absent" {
@@ -162,6 +199,9 @@ func (c Contents) Record(b *Backup) {
 	b.Verification.Checksum = c.Checksum
 	if b.Source.Dialect == "" {
 		b.Source.Dialect = c.Dialect
+	}
+	if b.Source.Engine == "" {
+		b.Source.Engine, b.Source.Version = c.Engine, c.Version
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"github.com/amberkv/amber/rdb"
 )
 
 // What follows the end of a snapshot is refused, but for what Dragonfly pads its files with.
@@ -21,4 +23,41 @@ func TestInspectBehindTheEnd(t *testing.T) {
 			t.Errorf("%s and 100 bytes: %v, want %v", name, err, wanted)
 		}
 	}
+}
+
+// A stream tells who wrote it; a manifest takes that when the source didn't tell, and nothing when the parts differ.
+func TestInspectTellsTheServer(t *testing.T) {
+	var all Contents
+	for _, f := range []struct{ name, engine, version string }{
+		{"redis-8.6.3/vectorset.rdb", "redis", "8.6.3"}, {"valkey-8.1.1/sets.rdb", "valkey", "8.1.1"}, {"valkey-9.1.2/sets.rdb", "valkey", "9.1.2"},
+		{"dragonfly-1.40/mini.rdb", "dragonfly", "1.40.0"}, {"redis-2.8/sets.rdb", "", ""},
+	} {
+		data, err := os.ReadFile("../rdb/testdata/" + f.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := Inspect(bytes.NewReader(data), nil)
+		if err != nil || found.Engine != f.engine || found.Version != f.version {
+			t.Errorf("%s: %s %s, %v", f.name, found.Engine, found.Version, err)
+		}
+		all.Add(found)
+		if want := map[bool]string{true: "8.6.3"}[f.version == "8.6.3"]; all.Version != want {
+			t.Errorf("all up to %s are of version %q, want %q", f.name, all.Version, want)
+		}
+		var unknown, known Backup
+		known.Source.Engine, known.Source.Version = "keydb", "6.3.4"
+		found.Record(&unknown)
+		found.Record(&known)
+		if unknown.Source.Engine != f.engine || unknown.Source.Version != f.version || known.Source.Engine != "keydb" || known.Source.Version != "6.3.4" {
+			t.Errorf("%s is recorded as of %+v and %+v", f.name, unknown.Source, known.Source)
+		}
+	}
+	if got := (&writer{}).told("redis-ver", "8.0\x00;rm"); got.version != "" || got.engine != "redis" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func (w *writer) told(key, value string) writer {
+	w.tell(&rdb.Entry{Kind: rdb.KindAux, Key: []byte(key), Value: []byte(value)})
+	return *w
 }

@@ -141,3 +141,17 @@ func ModuleTypes(modules []string) (types, strangers []string) {
 	}
 	return types, strangers
 }
+
+// ReadsVectorSets tells whether a server is sure to read the vector sets that another one has written: the format has changed between
+// releases of Redis, without a sign in the stream, and a server only reads that of its own release and of older ones. A writer that isn't
+// known is not sure.
+func ReadsVectorSets(engine, version, writerEngine, writerVersion string) bool {
+	var has, wrote [3]int
+	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &has[0], &has[1], &has[2]); n < 3 {
+		return false
+	}
+	if n, _ := fmt.Sscanf(writerVersion, "%d.%d.%d", &wrote[0], &wrote[1], &wrote[2]); n < 3 {
+		return false
+	}
+	return engine == writerEngine && slices.Compare(has[:], wrote[:]) >= 0
+}

@@ -209,6 +209,10 @@ func (v *verdict) modules() {
 	for _, m := range v.need.Backup.Modules {
 		module := moduleOf(m.Name)
 		switch {
+		case module == "vectorset" && slices.Contains(t.modules, module) &&
+			!srv.ReadsVectorSets(t.engine, t.version, v.need.Backup.Source.Engine, v.need.Backup.Source.Version):
+			v.Pass("modules", "the backup has vector sets, written by %s, and the target, %s, may not read those of a newer release: they can only be left out",
+				strings.TrimSpace(cmp.Or(v.need.Backup.Source.Engine, "a server that is not known")+" "+v.need.Backup.Source.Version), t.version)
 		case module != "" && slices.Contains(t.modules, module):
 			v.Modules = append(v.Modules, m.Name)
 			v.Pass("modules", "the target has the module %s", module)

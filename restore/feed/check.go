@@ -165,9 +165,10 @@ func (v *verdict) modules(t *facts, need restore.Requirements) {
 		switch {
 		case slices.Contains(v.Modules, m.Name):
 			// The type's own format has changed between releases of the server without a sign in the stream.
-			if module == "vectorset" && t.engine == b.Source.Engine && olderRelease(t.version, b.Source.Version) {
-				v.Fail("modules", "the backup has vector sets of %s %s, which the target, %s, may not read and would end by: use a target of that release or a newer one",
-					b.Source.Engine, b.Source.Version, t.version)
+			if module == "vectorset" && !target.ReadsVectorSets(t.engine, t.version, b.Source.Engine, b.Source.Version) {
+				v.Modules = slices.DeleteFunc(slices.Clone(v.Modules), func(name string) bool { return name == m.Name })
+				lacks("the module vectorset", "written by %s, and the target, %s, may not read those of a newer release",
+					strings.TrimSpace(cmp.Or(b.Source.Engine, "a server that is not known")+" "+b.Source.Version), t.version)
 				continue
 			}
 			v.Pass("modules", "the target has the type %s", m.Name)
@@ -197,18 +198,6 @@ func (v *verdict) functions(t *facts, need restore.Requirements) {
 	case t.engine == "dragonfly":
 		v.Pass("functions", "the backup has %d function libraries, and Dragonfly has no functions: they can only be left out", need.Backup.Functions)
 	}
-}
-
-// olderRelease compares all three numbers of two versions, and says false if it can't.
-func olderRelease(a, b string) bool {
-	var x, y [3]int
-	if n, _ := fmt.Sscanf(a, "%d.%d.%d", &x[0], &x[1], &x[2]); n < 3 {
-		return false
-	}
-	if n, _ := fmt.Sscanf(b, "%d.%d.%d", &y[0], &y[1], &y[2]); n < 3 {
-		return false
-	}
-	return slices.Compare(x[:], y[:]) < 0
 }
 
 // youngTypes are those of Dragonfly's types that not all of its versions read which read the rest.

@@ -45,8 +45,6 @@ func take(t *testing.T, s *testserver.Server) *image {
 		t.Fatal(err)
 	}
 	img := imageOf(t, data)
-	engine, version, _ := strings.Cut(s.Version, "-")
-	img.backup.Source.Engine, img.backup.Source.Version = engine, version
 	img.contents, img.functions = testserver.Snapshot(t, c), testserver.Functions(t, c)
 	return img
 }
@@ -64,7 +62,7 @@ func imageOf(t *testing.T, data []byte) *image {
 		Keys:  found.Keys, Expires: found.Expires, DBs: found.DBs, Functions: found.Functions, Modules: found.Modules,
 		RawBytes: size, StoredBytes: size,
 	}
-	b.Source.Dialect = found.Dialect
+	found.Record(b)
 	return &image{backup: b, data: data}
 }
 

@@ -201,9 +201,11 @@ func TestRefuses(t *testing.T) {
 			refuses(t, l, s, changed(func(b *catalog.Backup) { b.DBs = append(b.DBs, catalog.DB{Index: 16, Keys: 1}) }), "databases", nil)
 			refuses(t, l, s, changed(func(b *catalog.Backup) { b.Parts = []catalog.Part{{Dialect: "redis:77", RawSize: 1}} }), "rdb-version", nil)
 			if version == "redis-8.0" {
-				refuses(t, l, s, changed(func(b *catalog.Backup) {
-					b.Modules, b.Source.Version = []catalog.Module{{Name: "vectorset", Keys: 1}}, "8.0.6"
-				}), "modules", nil)
+				for _, newer := range []string{"8.0.6", ""} {
+					refuses(t, l, s, changed(func(b *catalog.Backup) {
+						b.Modules, b.Source.Version = []catalog.Module{{Name: "vectorset", Keys: 1}}, newer
+					}), "modules", nil)
+				}
 			}
 			set(t, c, "maxmemory", "100000000", "maxmemory-policy", "allkeys-lru")
 			refuses(t, l, s, changed(func(b *catalog.Backup) { b.Source.UsedMemory = 200_000_000 }), "memory", nil)

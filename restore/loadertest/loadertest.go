@@ -383,6 +383,9 @@ func (s suite) cancel(t *testing.T) {
 			if err == nil {
 				t.Fatal("a load that was cancelled before the source ended gives no error")
 			}
+			if since.Load() == nil {
+				t.Fatalf("Load ended before it had read %d bytes of the source: %v", at.bytes, err)
+			}
 			if took := time.Since(*since.Load()); took > s.CancelWithin {
 				t.Errorf("Load returned %v after it was cancelled; at most %v are allowed", took, s.CancelWithin)
 			}
