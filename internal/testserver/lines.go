@@ -20,7 +20,7 @@ import (
 //
 // There are these differences from a server: a member of a set that may expire (Dragonfly) has " expires" behind it; what isn't told of a
 // stream is "<nil>"; and of values that none of the servers has, only the type is in the text.
-func Lines(t testing.TB, name string) (contents map[string]string, expired int64) {
+func Lines(t testing.TB, name string) (contents map[string]string, expired map[int]int64) {
 	t.Helper()
 	data, err := os.ReadFile(name)
 	if err == nil && strings.HasSuffix(name, ".gz") {
@@ -32,7 +32,7 @@ func Lines(t testing.TB, name string) (contents map[string]string, expired int64
 	if err != nil {
 		t.Fatal(err)
 	}
-	contents = make(map[string]string)
+	contents, expired = make(map[string]string), make(map[int]int64)
 	now := time.Now().UnixMilli()
 	in := bufio.NewScanner(bytes.NewReader(data))
 	in.Buffer(nil, 1<<30)
@@ -44,7 +44,7 @@ func Lines(t testing.TB, name string) (contents map[string]string, expired int64
 			t.Fatalf("%s: %v in %.200s", name, err, in.Bytes())
 		}
 		if l.Expire != nil && *l.Expire <= now {
-			expired++
+			expired[l.DB]++
 			continue
 		}
 		text, err := l.text()
@@ -88,6 +88,11 @@ func (l *line) text() (string, error) {
 	case []any:
 		var lines []string
 		for _, item := range v {
+			if list, _ := item.([]any); l.Type == "hash" && list[2] != nil {
+				if at, err := list[2].(json.Number).Int64(); err == nil && at <= time.Now().UnixMilli() {
+					continue
+				}
+			}
 			text, err := l.element(item)
 			if err != nil {
 				return "", err

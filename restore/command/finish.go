@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -141,7 +142,7 @@ func (r *run) askFunction(ctx context.Context, source []byte) error {
 	return nil
 }
 
-// loadFunction loads a library into every primary.
+// loadFunction loads a library into every primary. Each shard of a cluster has the same libraries, of which one is enough.
 func (r *run) loadFunction(ctx context.Context, source []byte) error {
 	r.fix.Lock()
 	defer r.fix.Unlock()
@@ -150,6 +151,10 @@ func (r *run) loadFunction(ctx context.Context, source []byte) error {
 		args = []string{"FUNCTION", "LOAD", "REPLACE", string(source)}
 	}
 	name := libraryName(source)
+	sum := sha256.Sum256(source)
+	if had, ok := r.libraries[name]; ok && had == sum {
+		return nil
+	}
 	skipped := false
 	r.touch()
 	for _, n := range r.topo.Load().nodes {
@@ -167,9 +172,16 @@ func (r *run) loadFunction(ctx context.Context, source []byte) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if skipped {
+	if r.libraries == nil {
+		r.libraries = make(map[string][sha256.Size]byte)
+	}
+	_, again := r.libraries[name]
+	r.libraries[name] = sum
+	switch {
+	case again: // another code of the same name, which has taken its place
+	case skipped:
 		r.skippedFn++
-	} else {
+	default:
 		r.functions++
 	}
 	return nil

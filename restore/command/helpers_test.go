@@ -50,8 +50,6 @@ func take(t testing.TB, s *testserver.Server) *image {
 		t.Fatal(err)
 	}
 	img := imageOf(t, data)
-	engine, version, _ := strings.Cut(s.Version, "-")
-	img.backup.Source.Engine, img.backup.Source.Version = engine, version
 	img.contents, img.functions = testserver.Snapshot(t, c), testserver.Functions(t, c)
 	return img
 }
@@ -74,8 +72,8 @@ func imageOf(t testing.TB, streams ...[]byte) *image {
 		b.RawBytes += size
 		all.Add(found)
 	}
-	b.Keys, b.Expires, b.DBs, b.Functions, b.Modules = all.Keys, all.Expires, all.DBs, all.Functions, all.Modules
-	b.StoredBytes, b.Source.Dialect = b.RawBytes, b.Parts[0].Dialect
+	all.Record(b)
+	b.StoredBytes = b.RawBytes
 	return &image{backup: b, data: streams}
 }
 
@@ -108,8 +106,6 @@ func sampleOfCluster(t testing.TB, version string, primaries, keys int) *image {
 		streams = append(streams, data)
 	}
 	img := imageOf(t, streams...)
-	engine, number, _ := strings.Cut(version, "-")
-	img.backup.Source.Engine, img.backup.Source.Version = engine, number
 	img.contents = c.Contents(t)
 	for _, s := range c.Nodes() {
 		s.Close()

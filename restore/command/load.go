@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,7 @@ type run struct {
 	losses    map[rdb.Loss]*restore.LossReport
 	converted int64
 	functions int64
+	libraries map[string][sha256.Size]byte // that were loaded, by name: a hash of their code
 	skippedFn int64
 	warnings  []string
 	redo      map[string]int // keys that have to be made anew, by database and name, and how often they were

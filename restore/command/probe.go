@@ -45,10 +45,11 @@ func (e encoding) rare() bool {
 }
 
 // choose picks the dialect in which the target gets values of some types from streams of some dialects, of which the first is
-// that of the backup. It is the first by which RESTORE takes all, or else the most types; the others are made by commands.
-func choose(from []rdb.Dialect, types []rdb.Type, takes func(encoding) bool) (to rdb.Dialect, byCommands []rdb.Type) {
+// that of the backup. It is the first by which RESTORE takes all, or else the most types; the others are made by commands. Only a
+// Dragonfly gets Dragonfly's dialect: with that a Redis would lose its functions, and what it can't hold of a Dragonfly's would not be seen.
+func choose(engine string, from []rdb.Dialect, types []rdb.Type, takes func(encoding) bool) (to rdb.Dialect, byCommands []rdb.Type) {
 	best := -1
-	for _, d := range candidates(from) {
+	for _, d := range candidates(engine, from) {
 		score := 0
 		var others []rdb.Type
 		for _, t := range types {
@@ -72,12 +73,12 @@ func choose(from []rdb.Dialect, types []rdb.Type, takes func(encoding) bool) (to
 }
 
 // candidates returns the dialects that come into question, the backup's own first.
-func candidates(from []rdb.Dialect) []rdb.Dialect {
+func candidates(engine string, from []rdb.Dialect) []rdb.Dialect {
 	out := []rdb.Dialect{from[0], {Family: rdb.Valkey, Version: 80}, {Family: rdb.Dragonfly, Version: 9}}
 	for v := 15; v >= 6; v-- {
 		out = append(out, rdb.Dialect{Family: rdb.Redis, Version: v})
 	}
-	return out
+	return slices.DeleteFunc(out, func(d rdb.Dialect) bool { return d.Family == rdb.Dragonfly && engine != "dragonfly" })
 }
 
 // covers tells whether RESTORE takes all values of a type that are in streams of dialect d made of those of others.
@@ -115,11 +116,11 @@ func commandable(t rdb.Type) bool {
 }
 
 // needed returns the encodings that have to be tried to choose.
-func needed(from []rdb.Dialect, types []rdb.Type) []encoding {
+func needed(engine string, from []rdb.Dialect, types []rdb.Type) []encoding {
 	var out []encoding
 	for _, t := range types {
 		for _, f := range from {
-			for _, d := range candidates(from) {
+			for _, d := range candidates(engine, from) {
 				for _, code := range d.Encodings(t, f) {
 					if e := encodingOf(d, code); !slices.Contains(out, e) {
 						out = append(out, e)

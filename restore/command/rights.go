@@ -89,7 +89,7 @@ func (x *examiner) restores(ctx context.Context) error {
 		}
 	}
 	if t.can.restore && t.presumed == "" {
-		for _, e := range needed(t.from, t.types) {
+		for _, e := range needed(t.engine, t.from, t.types) {
 			s, ok := all[e]
 			if !ok {
 				continue
@@ -99,7 +99,7 @@ func (x *examiner) restores(ctx context.Context) error {
 			}
 		}
 	}
-	t.dialect, t.byCommands = choose(t.from, t.types, func(e encoding) bool { return t.took[e] || e.code == codeModule && t.can.restore })
+	t.dialect, t.byCommands = choose(t.engine, t.from, t.types, func(e encoding) bool { return t.took[e] || e.code == codeModule && t.can.restore })
 	return nil
 }
 

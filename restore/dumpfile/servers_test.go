@@ -3,9 +3,6 @@ package dumpfile_test
 import (
 	"errors"
 	"maps"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/amberkv/amber/catalog"
@@ -23,50 +20,10 @@ var newest = map[string]rdb.Dialect{
 	"valkey-9.1": {Family: rdb.Valkey, Version: 80},
 }
 
-// natives loads fixtures into the servers that know their dialect.
-type natives map[string]*testserver.Server
-
-// load returns what a server says of a fixture that loads it as it is, or nil if none of them does.
-func (n natives) load(t *testing.T, name string) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	version := ""
-	switch magic := string(data[:9]); {
-	case strings.Contains(name, "dragonfly"):
-		return nil
-	case magic == "VALKEY080":
-		version = "valkey-9.1"
-	case magic == "REDIS0011":
-		version = "valkey-8.1"
-	case magic == "REDIS0012":
-		version = "redis-8.0"
-	case magic <= "REDIS0010":
-		version = "redis-7.0"
-	default:
-		return nil
-	}
-	s := n[version]
-	if s == nil {
-		s = testserver.Start(t, version, "--databases", "1000")
-		n[version] = s
-	}
-	if err := os.WriteFile(filepath.Join(s.Dir, "dump.rdb"), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := s.Client(t)
-	if err := c.Do(t.Context(), "DEBUG", "RELOAD", "NOSAVE").Err(); err != nil {
-		t.Fatalf("%s doesn't load %s: %v", version, name, err)
-	}
-	return testserver.Snapshot(t, c)
-}
-
 // Every fixture is written as dump.rdb for every real server, in the newest dialect that it loads. The server starts from it and says then
 // what one says that loads the fixture as it is or, where there is none, what the fixture's own server said; but for what was reported as lost.
 func TestServersStartFromEveryFixture(t *testing.T) {
-	shelf, native := newShelf(t), natives{}
+	shelf, native := newShelf(t), testserver.References{}
 	type kept struct {
 		name    string
 		b       *catalog.Backup
@@ -76,8 +33,12 @@ func TestServersStartFromEveryFixture(t *testing.T) {
 	var all []kept
 	for _, name := range fixtures(t) {
 		b := shelf.keep(t, name)
-		want, expired := testserver.Lines(t, lines(name))
-		if loaded := native.load(t, name); loaded != nil {
+		want, byDB := testserver.Lines(t, lines(name))
+		expired := int64(0)
+		for _, n := range byDB {
+			expired += n
+		}
+		if loaded, _ := native.Contents(t, name); loaded != nil {
 			want = loaded
 		}
 		all = append(all, kept{name, b, want, expired})
