@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type job struct {
 	expires   bool
 	expireAt  int64
 	commands  int
+	losses    []loss
 
 	mu       sync.Mutex
 	left     int32 // commands without an answer, and one more while the value is being made
@@ -167,9 +169,7 @@ func (f *feeder) make(j *job, e *rdb.Entry, elements iter.Seq2[*rdb.Element, err
 	var err error
 	j.commands, err = b.value(j.temp, e, elements)
 	j.vanished = b.mayVanish
-	if err == nil {
-		f.r.lose(j, b.lost)
-	}
+	j.losses = slices.Clone(b.lost)
 	return err
 }
 
@@ -313,6 +313,7 @@ func (f *feeder) named(j *job) error {
 		o.minute = 1
 	}
 	f.r.tally.add(&o)
+	f.r.lose(j, j.losses)
 	f.r.mu.Lock()
 	f.r.converted++
 	f.r.mu.Unlock()

@@ -52,6 +52,7 @@ type chunk struct {
 	db   int // that is selected behind the last command; -1: not known
 	cost int64
 	feed *feeder // that is told when all is answered
+	link *link
 }
 
 // start returns where an op's command begins.
@@ -94,7 +95,7 @@ func newDepot(connections, feeders int) *depot {
 func (d *depot) window() int { return windowBytes / d.size }
 
 // get waits for room and returns an empty chunk.
-func (d *depot) get(ctx context.Context, f *feeder) (*chunk, error) {
+func (d *depot) get(ctx context.Context, f *feeder, l *link) (*chunk, error) {
 	if err := d.budget.Acquire(ctx, int64(d.size)); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -103,10 +104,10 @@ func (d *depot) get(ctx context.Context, f *feeder) (*chunk, error) {
 	if n := len(d.free); n > 0 {
 		c := d.free[n-1]
 		d.free = d.free[:n-1]
-		*c = chunk{buf: c.buf[:0], ops: c.ops[:0], db: -1, cost: int64(d.size), feed: f}
+		*c = chunk{buf: c.buf[:0], ops: c.ops[:0], db: -1, cost: int64(d.size), feed: f, link: l}
 		return c, nil
 	}
-	return &chunk{buf: make([]byte, 0, d.size+1<<10), db: -1, cost: int64(d.size), feed: f}, nil
+	return &chunk{buf: make([]byte, 0, d.size+1<<10), db: -1, cost: int64(d.size), feed: f, link: l}, nil
 }
 
 // grown accounts for a chunk that became larger.

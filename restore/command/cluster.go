@@ -67,6 +67,7 @@ func (t *topology) of(key []byte) *node {
 
 // A node is a primary of the target.
 type node struct {
+	id    int // from 0 on
 	addr  string
 	links []*link
 }
@@ -102,9 +103,9 @@ func (r *run) reach(addr string) *node {
 			return n
 		}
 	}
-	n := &node{addr: addr}
+	n := &node{id: len(r.known), addr: addr}
 	for range r.connections {
-		l := &link{r: r, node: n, queue: make(chan *chunk, 2)}
+		l := &link{id: n.id*r.connections + len(n.links), r: r, node: n, queue: make(chan *chunk, 2)}
 		n.links = append(n.links, l)
 		if r.closing {
 			close(l.queue)

@@ -143,6 +143,7 @@ func (l *Loader) examine(ctx context.Context, need restore.Requirements) (*facts
 	if err == nil {
 		return t, judge(t, need, &l.cfg), nil
 	}
+	x.clean(ctx)
 	if ctx.Err() != nil {
 		return nil, restore.Verdict{}, ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,9 +21,9 @@ type feeder struct {
 	ask  bool            // it only asks which keys there are
 	only map[string]bool // if not nil, the keys that are to be made anew, by database and name
 
-	open      map[*link]*chunk
-	next      map[*node]int // the link that gets the next chunk
-	digits    int           // of the length of the last payload
+	open      []*chunk // by the number of the link
+	next      []int    // by the number of the node, which of its links gets the next chunk
+	digits    int      // of the length of the last payload
 	collect   collector
 	rebuilder *rebuilder
 
@@ -35,7 +36,7 @@ type feeder struct {
 }
 
 func newFeeder(ctx context.Context, r *run) *feeder {
-	return &feeder{r: r, ctx: ctx, open: make(map[*link]*chunk), next: make(map[*node]int), digits: 2, wake: make(chan struct{}, 1)}
+	return &feeder{r: r, ctx: ctx, digits: 2, wake: make(chan struct{}, 1)}
 }
 
 // notify wakes a feeder that waits.
@@ -90,12 +91,18 @@ func (f *feeder) key(e *rdb.Entry) error {
 // linkFor returns the link over which a key goes now.
 func (f *feeder) linkFor(key []byte) *link {
 	n := f.r.topo.Load().of(key)
-	return n.links[f.next[n]]
+	for n.id >= len(f.next) {
+		f.next = append(f.next, 0)
+	}
+	return n.links[f.next[n.id]]
 }
 
 // chunk returns the open chunk of a link, with the database selected, and room for a command of common size.
 func (f *feeder) chunk(l *link, db int) (*chunk, error) {
-	c := f.open[l]
+	for l.id >= len(f.open) {
+		f.open = append(f.open, nil)
+	}
+	c := f.open[l.id]
 	if c != nil && (len(c.buf) > f.r.depot.size*3/4 || len(c.ops) >= chunkOps) {
 		if err := f.send(l); err != nil {
 			return nil, err
@@ -104,10 +111,10 @@ func (f *feeder) chunk(l *link, db int) (*chunk, error) {
 	}
 	if c == nil {
 		var err error
-		if c, err = f.r.depot.get(f.ctx, f); err != nil {
+		if c, err = f.r.depot.get(f.ctx, f, l); err != nil {
 			return nil, err
 		}
-		f.open[l] = c
+		f.open[l.id] = c
 	}
 	f.r.selectDB(c, db)
 	return c, nil
@@ -133,11 +140,11 @@ func (r *run) selectDB(c *chunk, db int) {
 
 // send gives the open chunk of a link to it; the next one is for another link of the same node.
 func (f *feeder) send(l *link) error {
-	c := f.open[l]
+	c := f.open[l.id]
 	if c == nil {
 		return nil
 	}
-	delete(f.open, l)
+	f.open[l.id] = nil
 	if err := f.r.depot.grown(f.ctx, c); err != nil {
 		return err
 	}
@@ -147,7 +154,7 @@ func (f *feeder) send(l *link) error {
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
-	f.next[l.node] = (f.next[l.node] + 1) % len(l.node.links)
+	f.next[l.node.id] = (f.next[l.node.id] + 1) % len(l.node.links)
 	return nil
 }
 
@@ -188,7 +195,7 @@ func (f *feeder) restore(e *rdb.Entry) error {
 	b = append(b, "$0000000000"[:1+f.digits]...)
 	b = append(b, '\r', '\n')
 
-	f.collect = collector{feeder: f, entry: e, buf: b, start: start, payload: len(b), limit: f.r.limit()}
+	f.collect = collector{feeder: f, entry: e, buf: b, start: start, payload: len(b), limit: f.r.limit(e)}
 	n, err := f.in.WriteRaw(&f.collect)
 	switch {
 	case err != nil && f.collect.err != nil:
@@ -233,10 +240,10 @@ func (f *feeder) put(l *link, c *chunk, b []byte, start int, o op) {
 		c.add(o)
 		return
 	}
-	n := &chunk{buf: b, from: start, db: c.db, cost: c.cost, feed: f}
+	n := &chunk{buf: b, from: start, db: c.db, cost: c.cost, feed: f, link: l}
 	c.cost = 0
 	n.add(o)
-	f.open[l] = n
+	f.open[l.id] = n
 	f.pending.Add(1)
 	select {
 	case l.queue <- c:
@@ -306,15 +313,17 @@ func (f *feeder) exists(e *rdb.Entry) error {
 // flush sends all that is open, and returns when everything was answered and every value has its name.
 func (f *feeder) flush() error {
 	for {
-		for l := range f.open {
-			if err := f.send(l); err != nil {
-				return err
+		for _, c := range f.open {
+			if c != nil {
+				if err := f.send(c.link); err != nil {
+					return err
+				}
 			}
 		}
 		if err := f.finishReady(); err != nil {
 			return err
 		}
-		if len(f.open) > 0 {
+		if slices.ContainsFunc(f.open, func(c *chunk) bool { return c != nil }) {
 			continue
 		}
 		f.mu.Lock()

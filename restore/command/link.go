@@ -19,6 +19,7 @@ import (
 // A link is one connection to a node, over which chunks of commands go, and all that is needed to open it again: what was not
 // answered when it broke is sent again.
 type link struct {
+	id    int
 	r     *run
 	node  *node
 	queue chan *chunk // of feeders; it is closed when there will be no more
@@ -149,6 +150,7 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 				conn.SetReadDeadline(clock.System().Add(lastAnswers))
 			}
 		})
+		in.patient = true
 		for c := range sent {
 			if readErr == nil {
 				if readErr = l.answers(ctx, in, c); readErr == nil {
@@ -255,7 +257,7 @@ func (l *link) answers(ctx context.Context, in *replies, c *chunk) error {
 func (l *link) again(chunks []*chunk) []*chunk {
 	out := chunks[:0]
 	for _, c := range chunks {
-		n := &chunk{db: -1, cost: c.cost, feed: c.feed}
+		n := &chunk{db: -1, cost: c.cost, feed: c.feed, link: l}
 		for i := c.done; i < len(c.ops); i++ {
 			o := c.ops[i]
 			switch o.kind {

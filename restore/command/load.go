@@ -405,5 +405,14 @@ func (r *run) mayReplace() bool {
 	return r.can.replace && r.opts.Conflict == restore.IntoEmpty
 }
 
-// limit is the largest payload that goes by one RESTORE.
-func (r *run) limit() int { return int(min(int64(r.cfg.MaxValue), r.facts.maxBulk)) }
+// limit is the largest payload of an entry's value that goes by one RESTORE. Where plain commands lose something, or can't make
+// the value at all, it is larger.
+func (r *run) limit(e *rdb.Entry) int {
+	n := r.cfg.MaxValue
+	switch e.Type {
+	case rdb.TypeString, rdb.TypeList, rdb.TypeSet, rdb.TypeZSet, rdb.TypeHash:
+	default:
+		n = min(4*n, maxMaxValue)
+	}
+	return int(min(int64(n), r.facts.maxBulk))
+}

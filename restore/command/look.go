@@ -259,7 +259,25 @@ func (x *examiner) first() *srv.Conn {
 // probe returns a new name to try something with.
 func (x *examiner) probe() string {
 	x.n++
-	return fmt.Sprintf("%s%s:%d%s", probePrefix, x.random, x.n, x.tag)
+	return x.probeName(x.n)
+}
+
+func (x *examiner) probeName(n int) string {
+	return fmt.Sprintf("%s%s:%d%s", probePrefix, x.random, n, x.tag)
+}
+
+// clean removes what was being tried when looking ended before its end. What can't be removed vanishes within seconds.
+func (x *examiner) clean(ctx context.Context) {
+	if x.n == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+	defer cancel()
+	args := []string{"DEL"}
+	for n := range x.n {
+		args = append(args, x.probeName(n+1))
+	}
+	x.first().Do(ctx, args...)
 }
 
 // marks looks for what an earlier restore has left.

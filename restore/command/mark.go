@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/resp"
 	srv "github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/restore"
 )
@@ -52,9 +53,6 @@ func (t *facts) carriesOn(need restore.Requirements) bool {
 	return m != nil && need.Conflict() != restore.Replace && m.Backup == need.Backup.ID && m.Conflict.Merges() == need.Conflict().Merges()
 }
 
-// markAt returns the node that has the mark.
-func (r *run) markAt() *srv.Conn { return r.admin(r.topo.Load().of([]byte(markKey)).addr) }
-
 // begin clears the target if that is what was asked for, and puts the mark. From here on the target is different from before.
 func (r *run) begin(ctx context.Context) error {
 	r.fix.Lock()
@@ -74,10 +72,7 @@ func (r *run) begin(ctx context.Context) error {
 		}
 	}
 	r.changed = true // also if the answer is lost
-	if err := r.selectFirst(ctx, r.markAt()); err != nil {
-		return err
-	}
-	if _, err := r.markAt().Do(ctx, "SET", markKey, m.String()); err != nil {
+	if _, err := r.ask(ctx, []byte(markKey), 0, "SET", markKey, m.String()); err != nil {
 		r.changed = !srv.Refused(err)
 		return fmt.Errorf("setting the mark %s: %w", markKey, err)
 	}
@@ -104,24 +99,9 @@ func (r *run) replaceAll(ctx context.Context, m *banner) error {
 		if n == marked && r.marked {
 			continue
 		}
-		a := r.admin(n.addr)
-		if err := r.selectFirst(ctx, a); err != nil {
-			return err
-		}
 		r.log.Info("the target's data is let go of", "target", n.addr)
-		for _, c := range commands(n) {
-			if c[0] == "EXEC" {
-				r.changed = true
-			}
-			reply, err := a.Do(ctx, c...)
-			if err != nil {
-				return fmt.Errorf("clearing %s: %w", n.addr, err)
-			}
-			for _, e := range reply.Elems {
-				if e.Kind == '-' {
-					return fmt.Errorf("clearing %s: %s", n.addr, e.Text)
-				}
-			}
+		if err := r.patiently(ctx, func() error { return r.exec(ctx, n.addr, commands(n)) }); err != nil {
+			return fmt.Errorf("clearing %s: %w", n.addr, err)
 		}
 		r.flushed = true
 		r.marked = r.marked || n == marked
@@ -129,13 +109,32 @@ func (r *run) replaceAll(ctx context.Context, m *banner) error {
 	return nil
 }
 
-// selectFirst selects database 0, on a connection that may have another.
-func (r *run) selectFirst(ctx context.Context, a *srv.Conn) error {
-	if r.cluster() && !r.manyDBs {
-		return nil
+// exec sends commands that begin with MULTI and end with EXEC.
+func (r *run) exec(ctx context.Context, addr string, commands [][]string) error {
+	a := r.admin(addr)
+	if !r.cluster() || r.manyDBs {
+		if _, err := a.Do(ctx, "SELECT", "0"); err != nil {
+			return err
+		}
 	}
-	_, err := a.Do(ctx, "SELECT", "0")
-	return err
+	for _, c := range commands {
+		if c[0] == "EXEC" {
+			r.changed = true
+		}
+		reply, err := a.Do(ctx, c...)
+		if err != nil {
+			if c[0] != "EXEC" {
+				a.Close() // it may be in the middle of the transaction
+			}
+			return err
+		}
+		for _, e := range reply.Elems {
+			if e.Kind == resp.Failure {
+				return resp.Error(e.Text)
+			}
+		}
+	}
+	return nil
 }
 
 // stillEmpty looks for data that came between the check and now.
@@ -144,34 +143,43 @@ func (r *run) stillEmpty(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if total := keys.Total(); total > r.facts.own {
+	if total := keys.Total(); total > max(r.facts.own, 0) {
 		return fmt.Errorf("%w: somebody else wrote to it after it was checked, %d keys", restore.ErrNotEmpty, total)
 	}
 	return nil
 }
 
-// census counts the keys of all primaries, and the libraries. The caller has the lock of what is rare.
+// census counts the keys of all primaries, without the mark, and the libraries. The caller has the lock of what is rare.
 func (r *run) census(ctx context.Context) (srv.Counts, int64, error) {
 	all, libraries := srv.Counts{}, int64(0)
 	for _, n := range r.topo.Load().nodes {
-		info, _, err := r.admin(n.addr).Info(ctx)
+		reply, err := r.do(ctx, n.addr, "INFO")
 		if err != nil {
 			return nil, 0, fmt.Errorf("counting the keys of %s: %w", n.addr, err)
 		}
+		info := resp.ParseInfo(reply.Text)
 		for db, keys := range srv.Keyspace(info) {
 			all[db] += keys
 		}
 		libraries = max(libraries, info.Int("number_of_libraries"))
 	}
+	has, err := r.ask(ctx, []byte(markKey), 0, "EXISTS", markKey)
+	if err != nil {
+		return nil, 0, fmt.Errorf("looking for the mark: %w", err)
+	}
+	all[0] -= has
 	return all, libraries, nil
 }
 
 // removeTemps removes what a restore that broke off has left under temporary names.
 func (r *run) removeTemps(ctx context.Context) error {
 	for _, n := range r.topo.Load().nodes {
-		a := r.admin(n.addr)
 		for db := range r.dbs() {
-			names, err := scan(ctx, a, db, r.cluster(), tempPrefix+"*")
+			var names []string
+			err := r.patiently(ctx, func() (err error) {
+				names, err = scan(ctx, r.admin(n.addr), db, r.cluster(), tempPrefix+"*")
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("looking for what an earlier restore has left: %w", err)
 			}
@@ -179,7 +187,7 @@ func (r *run) removeTemps(ctx context.Context) error {
 				if !strings.HasPrefix(name, tempPrefix) {
 					continue
 				}
-				if _, err := r.one(ctx, n.addr, false, db, appendCommand(nil, "DEL", name)); err != nil {
+				if _, err := r.ask(ctx, []byte(name), db, "DEL", name); err != nil {
 					return fmt.Errorf("removing %s, which an earlier restore has left: %w", name, err)
 				}
 			}
@@ -199,14 +207,9 @@ func (r *run) dbs() srv.Counts {
 
 // unmark removes the mark.
 func (r *run) unmark(ctx context.Context) error {
-	a := r.markAt()
-	if err := r.selectFirst(ctx, a); err != nil {
-		return err
+	if _, err := r.ask(ctx, []byte(markKey), 0, "DEL", markKey); err != nil {
+		return fmt.Errorf("removing the mark %s: %w", markKey, err)
 	}
-	_, err := a.Do(ctx, "DEL", markKey)
-	if err == nil {
-		r.marked = false
-		return nil
-	}
-	return fmt.Errorf("removing the mark %s: %w", markKey, err)
+	r.marked = false
+	return nil
 }

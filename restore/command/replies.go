@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
+
+	"github.com/amberkv/amber/internal/clock"
 )
 
 // A replies reads replies and keeps nothing of them but lines: what was asked here is answered by a line, or the answer is of
@@ -15,7 +18,12 @@ type replies struct {
 	buf      []byte
 	pos, end int
 	extend   func() // is called before src is read, to put off its deadline
+	patient  bool   // whether an answer is seen at once doesn't matter
+	few      bool   // the last read brought little
 }
+
+// gather is how long answers are waited for beyond the first.
+const gather = time.Millisecond
 
 const repliesBuffer = 32 << 10
 
@@ -121,8 +129,13 @@ func (r *replies) fill() error {
 	if r.extend != nil {
 		r.extend()
 	}
+	// A server answers in small pieces, and each costs a system call: it is left to have some together.
+	if r.few {
+		clock.Pause(gather)
+	}
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
+	r.few = r.patient && n < len(r.buf)/8
 	if n > 0 {
 		return nil
 	}

@@ -72,6 +72,9 @@ func (x *examiner) restores(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(t.denied, func(d denial) bool { return d.command == "DEL" }) {
+		return nil // what is tried couldn't be removed, and without DEL there is no restore
+	}
 	a := x.first()
 	simple := all[encoding{}] // a string
 	_, err = x.restore(ctx, a, "5000", simple)
@@ -119,6 +122,8 @@ func (x *examiner) contents() error {
 			t.from = append(t.from, d)
 		}
 	}
+	// The newest first: in it everything has a place.
+	slices.SortFunc(t.from, func(a, b rdb.Dialect) int { return b.Version - a.Version })
 	if len(t.from) == 0 {
 		t.from = presumedDialects(b.Source)
 	}

@@ -1,0 +1,248 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/restore"
+	"github.com/redis/go-redis/v9"
+)
+
+// A cutter dials connections that break after some bytes.
+type cutter struct {
+	reads, writes int64 // bytes after which a connection breaks; 0: never
+	times         int64 // how many connections do
+	spare         int64 // so many connections before the first that does
+
+	dialled, cut atomic.Int64
+}
+
+func (c *cutter) options(opts *redis.Options) *redis.Options {
+	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		n := c.dialled.Add(1)
+		if n <= c.spare || n > c.spare+c.times {
+			return conn, nil
+		}
+		return &cutConn{Conn: conn, c: c}, nil
+	}
+	return opts
+}
+
+type cutConn struct {
+	net.Conn
+	c         *cutter
+	in, out   atomic.Int64
+	closeOnce sync.Once
+}
+
+// CloseWrite is not there: a broken connection has no halves.
+
+func (c *cutConn) break1() {
+	c.closeOnce.Do(func() { c.c.cut.Add(1); c.Conn.Close() })
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	if limit := c.c.reads; limit > 0 {
+		left := limit - c.in.Load()
+		if left <= 0 {
+			c.break1()
+			return 0, errors.New("the connection was cut while reading")
+		}
+		p = p[:min(int64(len(p)), left)]
+	}
+	n, err := c.Conn.Read(p)
+	c.in.Add(int64(n))
+	return n, err
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if limit := c.c.writes; limit > 0 {
+		left := limit - c.out.Load()
+		if left < int64(len(p)) {
+			n, _ := c.Conn.Write(p[:max(left, 0)])
+			c.out.Add(int64(n))
+			c.break1()
+			return n, errors.New("the connection was cut while writing")
+		}
+	}
+	n, err := c.Conn.Write(p)
+	c.out.Add(int64(n))
+	return n, err
+}
+
+// A connection that breaks, in the middle of a command or of an answer, is opened again, and nothing is lost or written twice.
+func TestConnectionBreaks(t *testing.T) {
+	for _, version := range []string{"redis-7.0", "redis-8.0", "valkey-9.1"} {
+		t.Run(version, func(t *testing.T) {
+			img := sampleOf(t, version, 600)
+			s := testserver.Start(t, version)
+			c := s.Client(t)
+			for _, maxValue := range []int{0, 1000} {
+				for i, at := range []struct{ reads, writes int64 }{
+					{1, 0}, {3, 0}, {100, 0}, {1003, 0}, {2001, 0}, {0, 1}, {0, 1000}, {0, 77_777}, {0, 300_001}, {0, 555_555}, {900, 400_000},
+				} {
+					for _, conflict := range []restore.Conflict{restore.IntoEmpty, restore.Replace, restore.MergeFail, restore.MergeSkip} {
+						name := fmt.Sprintf("%d/%d/%s", maxValue, i, conflict)
+						if err := c.FlushAll(t.Context()).Err(); err != nil {
+							t.Fatal(err)
+						}
+						if err := c.FunctionFlush(t.Context()).Err(); err != nil {
+							t.Fatal(err)
+						}
+						cut := &cutter{reads: at.reads, writes: at.writes, times: 2, spare: 2} // looking at the target, and the one beside
+						l := loader(t, cut.options(s.Options()), func(c *Config) { c.MaxValue, c.Connections, c.Logger = maxValue, 1, nil })
+						rep, err := l.Load(t.Context(), img, &restore.Options{Conflict: conflict})
+						if err != nil {
+							t.Fatalf("%s: %v", name, err)
+						}
+						if rep.Keys != img.backup.Keys || rep.Skipped != 0 {
+							t.Errorf("%s: the report says %d keys and %d skipped, of %d", name, rep.Keys, rep.Skipped, img.backup.Keys)
+						}
+						if cut.cut.Load() == 0 && cut.reads+cut.writes == 1 {
+							t.Errorf("%s: nothing was cut", name)
+						}
+						sameButLost(t, c, img, rep, name)
+					}
+				}
+			}
+		})
+	}
+}
+
+// sameButLost compares what a server holds with a backup, but for what no command sets and what is reported as lost.
+func sameButLost(t *testing.T, c *redis.Client, img *image, rep *restore.Report, name string) {
+	t.Helper()
+	compareButLost(t, testserver.Snapshot(t, c), img, rep, name)
+}
+
+func compareButLost(t *testing.T, got map[string]string, img *image, rep *restore.Report, name string) {
+	t.Helper()
+	if left := reserved(got); len(left) > 0 {
+		t.Errorf("%s: the target has %v", name, left)
+	}
+	want, got := comparable(img.contents), comparable(got)
+	for _, l := range rep.Losses {
+		if rdb.Loss(l.Name) != lossStreamPending {
+			continue // what else is lost isn't compared
+		}
+		differ := int64(0)
+		for key, value := range want {
+			if strings.HasPrefix(value, "stream") && got[key] != value {
+				differ++
+				delete(want, key)
+				delete(got, key)
+			}
+		}
+		if differ != l.Count {
+			t.Errorf("%s: %d streams are said to have lost pending entries, and %d have", name, l.Count, differ)
+		}
+	}
+	if diff := testserver.Diff(want, got); diff != "" {
+		t.Errorf("%s: it holds something else than the backup: %s", name, diff)
+	}
+}
+
+// killer ends a server while a restore writes to it, and lets it come back.
+func killWhen(s *testserver.Server, t *testing.T, bytes int64) *restore.Options {
+	var once sync.Once
+	return &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
+		if p.Stage == restore.StageLoad && p.Bytes > bytes {
+			once.Do(func() { s.Restart(t) })
+		}
+	}}
+}
+
+// A target that dies and comes back with what it was told is restored to the end; one that comes back without is an error.
+func TestTargetKilled(t *testing.T) {
+	for _, version := range testserver.All() {
+		for _, durable := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/%v", version, durable), func(t *testing.T) {
+				img := bulky(t, version)
+				args := []string{"--appendonly", "no"}
+				if durable {
+					args = []string{"--appendonly", "yes", "--appendfsync", "no"}
+				}
+				s := testserver.Start(t, version, args...)
+				l := loader(t, slow(s.Options()), nil)
+				rep, err := l.Load(t.Context(), img, killWhen(s, t, img.backup.RawBytes/3))
+				c := s.Client(t)
+				got := testserver.Snapshot(t, c)
+				var partial *restore.PartialError
+				switch {
+				case durable && err != nil:
+					t.Fatal(err)
+				case durable:
+					if rep.Keys != img.backup.Keys || len(got) != int(rep.Keys) {
+						t.Errorf("%d keys are reported, %d are there, of %d", rep.Keys, len(got), img.backup.Keys)
+					}
+				case !errors.As(err, &partial):
+					t.Fatalf("the target lost keys, and the error is %v", err)
+				case partial.State != restore.TargetPartial || partial.Keys != int64(len(data(got))):
+					t.Errorf("the error says %s with %d keys, and there are %d", partial.State, partial.Keys, len(data(got)))
+				case !strings.Contains(err.Error(), "keys instead of"):
+					t.Errorf("the error doesn't tell what is missing: %v", err)
+				}
+				// And the same restore again makes it whole.
+				if err != nil {
+					if _, err := l.Load(t.Context(), img, replace); err != nil {
+						t.Fatal(err)
+					}
+					holdsImage(t, c, img)
+				}
+			})
+		}
+	}
+}
+
+// slow lets a client's connections write in small pieces, so that there is time to do something in the middle of a restore.
+func slow(opts *redis.Options) *redis.Options {
+	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &slowConn{conn.(*net.TCPConn)}, nil
+	}
+	return opts
+}
+
+type slowConn struct{ *net.TCPConn }
+
+func (c *slowConn) Write(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		m, err := c.TCPConn.Write(p[:min(len(p), 32<<10)])
+		n += m
+		if err != nil {
+			return n, err
+		}
+		if p = p[m:]; len(p) > 0 {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	return n, nil
+}
+
+// bulky takes a backup of 16 MB, which is more than sockets and our own buffers take at once.
+func bulky(t *testing.T, version string) *image {
+	t.Helper()
+	s := testserver.Start(t, version, "--rdbcompression", "no")
+	if err := s.Client(t).Do(t.Context(), "DEBUG", "POPULATE", "8000", "key", "2000").Err(); err != nil {
+		t.Fatal(err)
+	}
+	img := take(t, s)
+	s.Close()
+	return img
+}
