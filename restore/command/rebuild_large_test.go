@@ -142,8 +142,8 @@ func TestLargeValuesTakeLittleMemory(t *testing.T) {
 			if got := count(v.command); got != v.want {
 				t.Errorf("%s: %s has %d, want %d", version, v.name, got, v.want)
 			}
-			// The readers of the replies, in the test, take some, too.
-			if peak > v.most+6<<20 || g.longest > 3<<19 {
+			// The readers of the replies, in the test, take some, too, and more when the machine is busy.
+			if peak > v.most+12<<20 || g.longest > 3<<19 {
 				t.Errorf("%s: %s took %d bytes of heap, and was emitted in up to %d at once", version, v.name, peak, g.longest)
 			}
 			if v.typ == rdb.TypeString {
