@@ -123,7 +123,7 @@ func (x *examiner) contents() error {
 		}
 	}
 	// The newest first: in it everything has a place.
-	slices.SortFunc(t.from, func(a, b rdb.Dialect) int { return b.Version - a.Version })
+	slices.SortStableFunc(t.from, func(a, b rdb.Dialect) int { return b.Version - a.Version })
 	if len(t.from) == 0 {
 		t.from = presumedDialects(b.Source)
 	}
