@@ -87,6 +87,7 @@ type comparedKey struct {
 	// What the questions found; the node's goroutine's until done.
 	rank      int    // of the question whose difference it is: the smallest counts
 	text      string // the difference
+	detail    int    // the rank of a difference in a detail, 0 if there is none
 	wrongType bool   // text is to say so, once the target told the type
 	soon      int64  // fields or members that may have expired by now
 	fieldsEnd int64  // when the last field expires, if all do
@@ -323,6 +324,7 @@ type comparison struct {
 	compared    int64    // keys
 	expired     int64    // of these, gone because their time had come
 	different   int64    // of these
+	details     int64    // of these, with all elements as they should be: what differs is when some expire, groups, or what a stream knows of itself
 	differences []string // the first of them, at most ten
 	notes       []string // what wasn't compared, and of how many keys
 }
@@ -368,6 +370,9 @@ func (c *comparer) compare(ctx context.Context, progress func(keys int64),
 			res.expired++
 		case k.text != "":
 			res.add(k.String() + ": " + k.text)
+			if k.detail != 0 && k.detail == k.rank {
+				res.details++
+			}
 		}
 	}
 	c.mu.Unlock()

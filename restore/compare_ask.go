@@ -53,6 +53,15 @@ func (k questionKind) String() string {
 		"XPENDING", "TYPE", "DUMP", "JSON.GET", "VEMB", "VGETATTR"}[k]
 }
 
+// detail tells whether a question is about what a value has besides its elements: when they expire, groups of streams, what streams know of themselves.
+func (k questionKind) detail() bool {
+	switch k {
+	case askFieldExpiries, askFieldTTL, askStreamInfo, askGroups, askConsumers, askPending, askOwned:
+		return true
+	}
+	return false
+}
+
 // An asker makes the questions about one key.
 type asker struct {
 	c    *comparer

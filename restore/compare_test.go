@@ -255,6 +255,11 @@ func TestCompareTells(t *testing.T) {
 				reload(t, s, snapshot)
 				do(strings.ReplaceAll(tt.change, "PERSIST-FIELD", "HPERSIST hash FIELDS 1 f2"))
 				res := compareSnapshot(t, s, snapshot)
+				detail := slices.ContainsFunc([]string{"group", "last-generated-id", "entries-added", "max-deleted-entry-id", `"f2" never expires`, `"f2" expires`,
+					`"f1" expires`}, func(of string) bool { return strings.Contains(tt.want, of) })
+				if detail != (res.details == 1) {
+					t.Errorf("after %.100s: %d differ in a detail", tt.change, res.details)
+				}
 				slices.Sort(res.differences) // servers save in no order
 				got := strings.Join(res.differences, "\n")
 				want := "database 0, " + tt.want

@@ -29,6 +29,15 @@ func (n *compareNode) answer(b *compareBatch, i int) error {
 		n.done = append(n.done, q.key)
 		return nil
 	}
+	err := n.read(b, i)
+	if k := q.key; k.text != "" && k.rank == q.rank && q.kind.detail() {
+		k.detail = q.rank
+	}
+	return err
+}
+
+func (n *compareNode) read(b *compareBatch, i int) error {
+	q := &b.asks[i]
 	kind, count, err := n.in.head()
 	if err != nil {
 		return err

@@ -108,7 +108,7 @@ func compareLoaded(ctx context.Context, src Source, s *sampler, to *redis.Option
 	}
 	text := fmt.Sprintf("of %d keys that were compared %d differ from the backup: %s", found.compared, found.different, strings.Join(found.differences, "; "))
 	switch {
-	case opts.Conflict == MergeSkip && rep.Skipped >= found.different, found.different <= known:
+	case opts.Conflict == MergeSkip && rep.Skipped >= found.different, found.different == found.details && found.details <= known:
 		rep.Proof.Changed = found.different // the target's own, and what the loader told of
 		return nil
 	case opts.Conflict.Merges():
@@ -141,6 +141,7 @@ func comparePart(ctx context.Context, c *comparer, src Source, progress func(int
 		all.compared += found.compared
 		all.expired += found.expired
 		all.different += found.different
+		all.details += found.details
 		all.differences = append(all.differences, found.differences[:min(len(found.differences), 10-len(all.differences))]...)
 		all.notes = append(all.notes, found.notes...)
 	}
