@@ -12,16 +12,17 @@ export PATH := $(CACHE)/go/bin:$(PATH)
 # A checkout that belongs to another user must not fail a build for git's opinion of it.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
-# How much make fuzz, make crash and make campaign do, and arguments for make test and make bench.
+# How much make fuzz, make crash and make campaign do, arguments for make test and make bench, and where make matrix finds its sources.
 FUZZ     ?= 200000
 CRASH    ?= 10
 CAMPAIGN ?= 50
 TEST     ?=
+FIXTURES ?=
 BENCH    ?=
 
 PACKAGES := ./... ./examples/...
 
-.PHONY: help demo test check bench servers fuzz crash campaign cover setup setup-race clean
+.PHONY: help demo test matrix check bench servers fuzz crash campaign cover setup setup-race clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -31,6 +32,9 @@ demo: setup servers ## back up, wipe and restore a real server, and prove that n
 
 test: setup-race servers ## all tests, on four real servers, with the race detector where it pays (TEST=arguments)
 	@scripts/test.sh $(TEST)
+
+matrix: setup servers ## every source into every target, as a table; of FIXTURES=directory instead of our own
+	@go test -count=1 -timeout 1h -v -run TestMatrix . $(if $(FIXTURES),-fixtures "$(abspath $(FIXTURES))") | grep -v -e '^=== ' -e '^ *--- PASS'
 
 check: setup ## formatting, go vet, staticcheck, the import rules, tidy modules, scripts
 	@scripts/check.sh

@@ -85,6 +85,8 @@ type converter struct {
 	header Entry  // of the target
 	key    []byte
 	left   bool        // the last key was left out
+	losing Loss        // what expiries of the value's elements mean for the target; empty: nothing
+	lost   bool        // and one of them has
 	source map[int]int // databases of the source by those of the target
 	plans  [256]plan
 	table  *[256]encoding // that plans are for
@@ -298,15 +300,32 @@ func (c *converter) loseOfKey(p plan) (skip, ok bool) {
 			return skip, ok
 		}
 	}
-	if p == planElements && !c.opts.DropExpiry && expiring(c.table, h.Encoding) {
-		if _, can := to.expiryHash(); h.Type == TypeHash && !can {
-			return c.lose(LossFieldExpiry, false, "the expiry of hash fields")
-		}
-		if h.Type == TypeSet && to.Family != Dragonfly {
-			return c.lose(LossMemberExpiry, false, "the expiry of set members")
-		}
+	if l := c.expiryLoss(p); l != "" && c.policy(l) == SkipKey {
+		return c.loseExpiry(l) // which of its elements expire would be known too late
 	}
 	return false, true
+}
+
+// expiryLoss returns the loss that an element which expires means, "" for none.
+func (c *converter) expiryLoss(p plan) Loss {
+	h := &c.header
+	if p != planElements || c.opts.DropExpiry || !expiring(c.table, h.Encoding) {
+		return ""
+	}
+	if _, keeps := c.dst.dialect.elementCode(h.Type, true); keeps {
+		return ""
+	}
+	if h.Type == TypeHash {
+		return LossFieldExpiry
+	}
+	return LossMemberExpiry
+}
+
+func (c *converter) loseExpiry(l Loss) (skip, ok bool) {
+	if l == LossFieldExpiry {
+		return c.lose(l, false, "the expiry of hash fields")
+	}
+	return c.lose(l, false, "the expiry of set members")
 }
 
 // module tells whether data of a module pass.
@@ -353,50 +372,67 @@ func (c *converter) convertElements() (skip, ok bool) {
 		return false, false
 	}
 	shape := Shape{Len: uint64(max(n, 0)), Expiry: expiring(c.table, c.header.Encoding) && !c.opts.DropExpiry}
-	// Where expiries get lost, what has expired must not come back to stay. How many elements are left is known at their end then.
-	_, keeps := w.dialect.elementCode(c.header.Type, shape.Expiry)
-	bury := shape.Expiry && !keeps && c.opts.ExpiredAt != 0
-	if bury {
-		shape.Len = 0
+	c.losing, c.lost = c.expiryLoss(planElements), false
+	if c.losing != "" && c.opts.ExpiredAt != 0 {
+		shape.Len = 0 // what has expired is left out
 	}
-	last := w.dialect.lastExpiry()
 	var begun, dead, buried, more bool
 	for {
 		e, err := c.src.Element()
-		if err == io.EOF && buried && !begun {
+		switch {
+		case err == io.EOF && buried && !begun:
 			c.report.Expired++
 			return true, true
-		}
-		if err != nil && err != io.EOF {
+		case err == io.EOF:
+			return false, c.beginElements(&begun, shape) && w.end()
+		case err != nil:
 			return false, false
 		}
-		if err == nil && !more {
-			at := e.ExpireAt
-			if at != 0 {
-				at = c.opts.shift(at)
-				e.ExpireAt = min(at, last)
-			}
-			dead = bury && at != 0 && at <= c.opts.ExpiredAt
-			buried = buried || dead
-		}
-		if err == nil && dead {
-			more = e.More
-			continue
-		}
-		if !begun {
-			begun = true
-			if w.WriteEntry(&c.header, shape) != nil {
+		if !more {
+			if dead, ok = c.expireElement(e); !ok {
 				return false, false
 			}
-			w.value.dropExpiry = !w.value.expiry
+			buried = buried || dead
 		}
-		if err == io.EOF {
-			return false, w.end()
-		}
-		if more = e.More; w.WriteElement(e) != nil {
+		more = e.More
+		if !dead && (!c.beginElements(&begun, shape) || w.WriteElement(e) != nil) {
 			return false, false
 		}
 	}
+}
+
+// beginElements begins a value that is encoded anew, unless that was done.
+func (c *converter) beginElements(begun *bool, s Shape) bool {
+	if *begun {
+		return true
+	}
+	*begun = true
+	if c.dst.WriteEntry(&c.header, s) != nil {
+		return false
+	}
+	c.dst.value.dropExpiry = !c.dst.value.expiry
+	return true
+}
+
+// expireElement gives an element its expiry in the target. Where that gets lost it is reported, once for the value; and what has expired
+// is dead, or it would come back to stay.
+func (c *converter) expireElement(e *Element) (dead, ok bool) {
+	if e.ExpireAt == 0 {
+		return false, true
+	}
+	at := c.opts.shift(e.ExpireAt)
+	e.ExpireAt = min(at, c.dst.dialect.lastExpiry())
+	switch {
+	case c.losing == "":
+		return false, true
+	case c.opts.ExpiredAt != 0 && at <= c.opts.ExpiredAt:
+		return true, true
+	case c.lost:
+		return false, true
+	}
+	c.lost = true
+	_, ok = c.loseExpiry(c.losing)
+	return false, ok
 }
 
 // copyValue consumes the value of the entry and writes it as it is.

@@ -2,6 +2,7 @@ package rdb
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -314,6 +315,14 @@ func TestConvertBuriesExpiredFields(t *testing.T) {
 			if report.Keys != 2 || report.Expired != 1 || len(report.Losses) != 1 || report.Losses[0].Skipped != 0 {
 				t.Errorf("%s shifted by %v: %+v", name, shift, report)
 			}
+		}
+		// What has no expiry loses none, however it is encoded.
+		plain := build("REDIS0012").bytes(codeRedisHash).str("h").u64(1000).len(1, 0).str("f", "v").end()
+		if _, report, err := convert(plain, Dialect{Redis, 10}, nil); err != nil || len(report.Losses) > 0 {
+			t.Errorf("%+v, %v", report, err)
+		}
+		if _, _, err := convert(data, Dialect{Redis, 10}, nil); !errors.Is(err, ErrLoss) {
+			t.Errorf("%s, without leave to lose something: %v", name, err)
 		}
 		// Where the target's servers see to it, and where nothing is to expire, all is there.
 		for _, to := range []struct {

@@ -90,10 +90,7 @@ type ConvertReport struct {
 // lose takes note of a loss and tells whether it makes the key, or what else it is, be left out. On an error it returns false.
 func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 	e := c.entry
-	p := c.opts.Policy
-	if own, ok := c.opts.Policies[l]; ok {
-		p = own
-	}
+	p := c.policy(l)
 	key := ""
 	if e.Kind == KindKey {
 		key = string(e.Key[:min(len(e.Key), shownKey)])
@@ -112,6 +109,14 @@ func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 		r.Keys = append(r.Keys, fmt.Sprintf("%d/%s", e.DB, key))
 	}
 	return skip, true
+}
+
+// policy returns what becomes of a loss.
+func (c *converter) policy(l Loss) Policy {
+	if own, ok := c.opts.Policies[l]; ok {
+		return own
+	}
+	return c.opts.Policy
 }
 
 // Add adds what a conversion of another stream to the same target did.

@@ -123,7 +123,7 @@ func ExampleConvert() {
 	}
 	// Output:
 	// redis:12 to redis:10: 7 keys
-	// field-expiry: lost by 7 keys, the first is 0/ht_some
+	// field-expiry: lost by 6 keys, the first is 0/ht_some
 }
 
 // Prove that a server would load a file, and that nothing in it would trouble it later.

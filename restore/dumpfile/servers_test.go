@@ -3,6 +3,7 @@ package dumpfile_test
 import (
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/amberkv/amber/catalog"
@@ -81,8 +82,7 @@ func TestServersStartFromEveryFixture(t *testing.T) {
 				}
 				want := maps.Clone(f.want)
 				for _, l := range rep.Losses {
-					// A hash in an encoding with expiries counts even if none of its fields has one.
-					if n := testserver.Lose(want, l.Name); n > l.Count || l.Skipped > 0 && n != l.Skipped {
+					if n := testserver.Lose(want, l.Name); l.Skipped > 0 && n != l.Skipped || strings.HasSuffix(l.Name, "expiry") && n != l.Count {
 						t.Errorf("%s: %d keys lose something by the report, %d all, as %s, and %d do", f.name, l.Count, l.Skipped, l.Name, n)
 					}
 				}
