@@ -264,17 +264,17 @@ func join(all []*fixture) (groups []*fixture) {
 }
 
 // suits tells whether two fixtures can be in one backup. Keys that have expired aren't known by name, so that there may be only one with such.
-func (g *fixture) suits(f *fixture) bool {
-	if g.dialect != f.dialect || g.blur != f.blur || len(g.expired) > 0 && len(f.expired) > 0 {
+func (f *fixture) suits(other *fixture) bool {
+	if f.dialect != other.dialect || f.blur != other.blur || len(f.expired) > 0 && len(other.expired) > 0 {
 		return false
 	}
-	for key := range f.contents {
-		if _, ok := g.contents[key]; ok {
+	for key := range other.contents {
+		if _, ok := f.contents[key]; ok {
 			return false
 		}
 	}
-	for name, code := range f.functions {
-		if other, ok := g.functions[name]; ok && other != code {
+	for name, code := range other.functions {
+		if other, ok := f.functions[name]; ok && other != code {
 			return false
 		}
 	}

@@ -108,7 +108,7 @@ func TestWithoutRestore(t *testing.T) {
 			opts := s.Options()
 			opts.Username, opts.Password = "restorer", "CANARY-7"
 			l := loader(t, opts, nil)
-			var want *image = img
+			want := img
 			v := check(t, l, img, nil)
 			if len(img.backup.Modules) > 0 {
 				if level, _ := point(v, "modules"); level != restore.Fail {
