@@ -69,7 +69,7 @@ func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) 
 	plan := p.Report
 	rep.Verify, rep.Filtered, rep.Expired = plan.Verify, plan.Filtered, plan.Expired
 	rep.Dialect = plan.Dialect
-	rep.Converted += plan.Converted
+	rep.Converted = min(rep.Converted+plan.Converted, rep.Keys) // a key may be both converted and written by commands
 	rep.Losses = append(plan.Losses, rep.Losses...)
 	if rep.DBs == nil {
 		rep.DBs, rep.Functions = plan.DBs, plan.Functions

@@ -152,8 +152,11 @@ func (v *verdict) dialect() {
 			}
 		}
 		v.Pass("dialect", "%s: everything is written by plain commands, which takes longer", why)
-		if slices.Contains(t.types, rdb.TypeModule) {
-			v.Fail("modules", "the backup has values of modules, which only RESTORE can write: ACL SETUSER %s +restore", v.user)
+		switch {
+		case slices.Contains(t.types, rdb.TypeModule) && v.need.Final:
+			v.Fail("modules", "there are values of modules, which only RESTORE can write: ACL SETUSER %s +restore", v.user)
+		case slices.Contains(t.types, rdb.TypeModule):
+			v.Pass("modules", "the backup has values of modules, which only RESTORE can write, so that they can only be left out: ACL SETUSER %s +restore", v.user)
 		}
 	case t.presumed != "":
 		v.Pass("dialect", "its RESTORE takes %s, by its version: %s", t.dialect, t.presumed)
@@ -209,6 +212,7 @@ func (v *verdict) modules() {
 	for _, m := range v.need.Backup.Modules {
 		module := moduleOf(m.Name)
 		switch {
+		case !t.can.restore: // see dialect
 		case module == "vectorset" && slices.Contains(t.modules, module) &&
 			!srv.ReadsVectorSets(t.engine, t.version, v.need.Backup.Source.Engine, v.need.Backup.Source.Version):
 			v.Pass("modules", "the backup has vector sets, written by %s, and the target, %s, may not read those of a newer release: they can only be left out",

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"testing"
@@ -74,6 +75,24 @@ func TestVectorSetsOfANewerRelease(t *testing.T) {
 		}
 		if len(v.Modules) == 1 != takes {
 			t.Errorf("%q of %+v: the target takes %v", name, b.Source, v.Modules)
+		}
+	}
+}
+
+// Values of modules go by RESTORE alone. A user who may not use it does without them, when that was accepted.
+func TestModulesWithoutRestore(t *testing.T) {
+	s := testserver.Start(t, "redis-8.0")
+	s.AddUser(t, "plain", "CANARY-plain", "~*", "+@all", "-restore")
+	opts := s.Options()
+	opts.Username, opts.Password = "plain", "CANARY-plain"
+	b := imageOf(t, fixture(t, "redis-8.0.2/vectorset.rdb")).backup
+	for final, want := range map[bool]error{false: nil, true: restore.ErrRefused} {
+		v, err := loader(t, opts, nil).Check(t.Context(), restore.Requirements{Backup: b, Final: final})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := v.Err(nil); !errors.Is(got, want) || len(v.Modules) > 0 || v.Modules == nil {
+			t.Errorf("final %v: %v, modules %v", final, got, v.Modules)
 		}
 	}
 }
