@@ -59,10 +59,7 @@ func judge(t *facts, need restore.Requirements, cfg *Config) restore.Verdict {
 
 func (v *verdict) cluster() {
 	t := v.t
-	uncovered := srv.Slots
-	for _, r := range t.ranges {
-		uncovered -= r.Last - r.First + 1
-	}
+	uncovered := t.uncovered()
 	switch {
 	case len(t.failing) > 0:
 		v.Fail("cluster", "primaries of the cluster are down: %s. Wait for a failover, or bring them back", strings.Join(t.failing, ", "))

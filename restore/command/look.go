@@ -58,6 +58,15 @@ type facts struct {
 	expiring  bool
 }
 
+// uncovered is how many slots of a cluster nobody serves.
+func (t *facts) uncovered() int {
+	n := srv.Slots
+	for _, r := range t.ranges {
+		n -= r.Last - r.First + 1
+	}
+	return n
+}
+
 // nodeFacts are those of one primary.
 type nodeFacts struct {
 	addr string
@@ -137,8 +146,8 @@ func (x *examiner) look(ctx context.Context) (*facts, error) {
 	} else if err := x.lookAtCluster(ctx, a); err != nil {
 		return nil, err
 	}
-	if len(t.nodes) == 0 {
-		return t, nil
+	if len(t.nodes) == 0 || t.cluster && (len(t.failing) > 0 || t.uncovered() > 0) {
+		return t, nil // the verdict is clear
 	}
 	for _, n := range t.nodes {
 		for db, keys := range n.keys {
