@@ -190,6 +190,7 @@ func (f *feeder) emit(j *job, o op, commands []byte) error {
 	j.mu.Lock()
 	j.left += o.replies
 	j.mu.Unlock()
+	f.r.depot.room(c, len(commands))
 	c.buf = append(c.buf, commands...)
 	c.add(o)
 	return nil

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -80,8 +81,34 @@ type depot struct {
 	size   int // of a chunk
 	budget *semaphore.Weighted
 
-	mu   sync.Mutex
-	free []*chunk
+	mu    sync.Mutex
+	free  []*chunk
+	small [][]byte // buffers of chunks that needed larger ones
+	large [][]byte // those, at most keepLarge
+}
+
+// Buffers of pieces of large strings are used again: up to so many, of at most that size.
+const (
+	keepLarge    = 4
+	maxKeptBytes = 2 << 20
+)
+
+// room lets a chunk have room for n bytes more.
+func (d *depot) room(c *chunk, n int) {
+	if need := len(c.buf) + n; need > cap(c.buf) && need <= maxKeptBytes {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		i := slices.IndexFunc(d.large, func(b []byte) bool { return cap(b) >= need })
+		var b []byte
+		if i >= 0 {
+			b = d.large[i]
+			d.large = slices.Delete(d.large, i, i+1)
+		} else {
+			b = make([]byte, 0, need+need/16)
+		}
+		d.small = append(d.small, c.buf[:0])
+		c.buf = append(b[:0], c.buf...)
+	}
 }
 
 // newDepot returns a depot for that many connections that are filled by that many feeders at a time.
@@ -126,13 +153,23 @@ func (d *depot) grown(ctx context.Context, c *chunk) error {
 // put takes a chunk back. Those that are larger than usual are let go.
 func (d *depot) put(c *chunk) {
 	d.budget.Release(c.cost)
-	if cap(c.buf) > d.size+1<<10 {
-		return
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := cap(c.buf); n > d.size+1<<10 {
+		if n <= maxKeptBytes && len(d.large) < keepLarge {
+			d.large = append(d.large, c.buf)
+		}
+		if c.buf = nil; len(d.small) == 0 {
+			return
+		}
+		c.buf = d.small[len(d.small)-1]
+		d.small = d.small[:len(d.small)-1]
+	}
+	if cap(c.buf) < d.size {
+		return // a chunk that was sent again
 	}
 	clear(c.ops) // of jobs
-	d.mu.Lock()
 	d.free = append(d.free, c)
-	d.mu.Unlock()
 }
 
 // The functions below append to commands.

@@ -14,6 +14,7 @@ import (
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/redact"
 	"github.com/amberkv/amber/internal/replication"
+	"golang.org/x/sync/semaphore"
 )
 
 // A link is one connection to a node, over which chunks of commands go, and all that is needed to open it again: what was not
@@ -138,7 +139,8 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 	defer stop()
 	defer conn.Close()
 	sent := make(chan *chunk, l.r.depot.window())
-	broken := make(chan struct{}) // is closed when the reader has met an error
+	room := semaphore.NewWeighted(windowBytes) // of what has no answer
+	broken := make(chan struct{})              // is closed when the reader has met an error
 	var readErr error
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -152,21 +154,24 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 		})
 		in.patient = true
 		for c := range sent {
+			size := weight(c) // it is another's as soon as it is answered
 			if readErr == nil {
 				if readErr = l.answers(ctx, in, c); readErr == nil {
 					l.r.answered(c)
+					room.Release(size)
 					continue
 				}
 				conn.Close() // the writer may be at it
 				close(broken)
 			}
+			room.Release(size)
 			unanswered = append(unanswered, c)
 		}
 		if ctx.Err() != nil && readErr == nil {
 			io.Copy(io.Discard, conn) // until the target has seen the end
 		}
 	})
-	err = l.write(ctx, conn, first, sent, broken)
+	err = l.write(ctx, conn, first, sent, broken, room)
 	if half, ok := conn.(interface{ CloseWrite() error }); ctx.Err() != nil && ok {
 		half.CloseWrite()
 	} else if err != nil && !errors.Is(err, errBroken) {
@@ -183,6 +188,9 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 	return unanswered, err
 }
 
+// weight is what a chunk takes of a connection's window.
+func weight(c *chunk) int64 { return min(int64(len(c.buf)-c.from), windowBytes) }
+
 // lastAnswers is how long the answers to what was sent are awaited when a restore ends before its end.
 const lastAnswers = 500 * time.Millisecond
 
@@ -190,11 +198,14 @@ const lastAnswers = 500 * time.Millisecond
 var errBroken = errors.New("the connection broke")
 
 // write sends first and then what comes.
-func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent chan<- *chunk, broken <-chan struct{}) error {
+func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent chan<- *chunk, broken <-chan struct{}, room *semaphore.Weighted) error {
+	never := context.WithoutCancel(ctx) // the reader takes all that comes, so that there is room soon
 	for i, c := range first {
-		sent <- c // the reader takes all that comes
+		room.Acquire(never, weight(c))
+		sent <- c
 		if _, err := conn.Write(c.buf[c.from:]); err != nil {
 			for _, c := range first[i+1:] {
+				room.Acquire(never, weight(c))
 				sent <- c
 			}
 			return err
@@ -218,6 +229,7 @@ func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent ch
 			}
 			c = next
 		}
+		room.Acquire(never, weight(c))
 		sent <- c
 		l.r.touch()
 		conn.SetWriteDeadline(clock.System().Add(l.r.cfg.Stall))
