@@ -85,14 +85,15 @@ func (c *cutConn) Write(p []byte) (int, error) {
 
 // A connection that breaks, in the middle of a command or of an answer, is opened again, and nothing is lost or written twice.
 func TestConnectionBreaks(t *testing.T) {
-	for _, version := range []string{"redis-7.0", "redis-8.0", "valkey-9.1"} {
+	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
-			img := sampleOf(t, version, 600)
+			t.Parallel()
+			img := sampleOf(t, version, 400)
 			s := testserver.Start(t, version)
 			c := s.Client(t)
 			for _, maxValue := range []int{0, 1000} {
 				for i, at := range []struct{ reads, writes int64 }{
-					{1, 0}, {3, 0}, {100, 0}, {1003, 0}, {2001, 0}, {0, 1}, {0, 1000}, {0, 77_777}, {0, 300_001}, {0, 555_555}, {900, 400_000},
+					{1, 0}, {103, 0}, {2001, 0}, {0, 1}, {0, 77_777}, {0, 300_001}, {900, 400_000},
 				} {
 					for _, conflict := range []restore.Conflict{restore.IntoEmpty, restore.Replace, restore.MergeFail, restore.MergeSkip} {
 						name := fmt.Sprintf("%d/%d/%s", maxValue, i, conflict)

@@ -246,6 +246,7 @@ func (f *feeder) advance(j *job) error {
 	lost, failed, naming, refused := j.lost, j.err, j.naming, j.refused
 	j.mu.Unlock()
 	switch {
+	case lost: // what was refused after that may have been refused for it
 	case failed != "" && naming && (j.vanished || j.expires) && strings.Contains(failed, "no such key"):
 		return f.named(j) // it has expired meanwhile
 	case failed != "":
@@ -253,21 +254,6 @@ func (f *feeder) advance(j *job) error {
 			return err
 		}
 		return f.r.failKey(int32(j.db), j.key, failed)
-	case lost && naming:
-		has, err := f.r.hasTemp(f.ctx, j)
-		if err != nil {
-			return err
-		}
-		if !has {
-			return f.named(j)
-		}
-		fallthrough
-	case lost:
-		if err := f.drop(j); err != nil {
-			return err
-		}
-		f.r.again(j)
-		return nil
 	case !naming && j.commands == 0:
 		return f.named(j) // all of it had expired
 	case !naming:
@@ -278,8 +264,23 @@ func (f *feeder) advance(j *job) error {
 		}
 		f.r.exists(&op{db: int32(j.db)}, appendCommand(nil, "RENAMENX", string(j.key)))
 		return nil
+	default:
+		return f.named(j)
 	}
-	return f.named(j)
+	if naming {
+		has, err := f.r.hasTemp(f.ctx, j)
+		if err != nil {
+			return err
+		}
+		if !has {
+			return f.named(j) // it has its name, and only the answer was lost
+		}
+	}
+	if err := f.drop(j); err != nil {
+		return err
+	}
+	f.r.again(j)
+	return nil
 }
 
 // nameIt sends what gives a value its expiry and its name.

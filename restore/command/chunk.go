@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -46,13 +47,15 @@ type op struct {
 
 // A chunk holds commands of one feeder for one connection.
 type chunk struct {
-	buf  []byte
-	from int // where its commands begin
-	ops  []op
-	done int // ops that were answered
-	db   int // that is selected behind the last command; -1: not known
-	cost int64
-	feed *feeder // that is told when all is answered
+	buf   []byte
+	from  int // where its commands begin
+	ops   []op
+	done  int // ops that were answered
+	db    int // that is selected behind the last command; -1: not known
+	cost  int64
+	feed  *feeder      // that is told when all is answered
+	users atomic.Int32 // of the writer and the reader of a connection, those who still need it
+
 	link *link
 }
 

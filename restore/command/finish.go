@@ -172,6 +172,9 @@ func (r *run) loadFunction(ctx context.Context, source []byte) error {
 		return nil
 	}
 	skipped := false
+	if !slices.Contains(r.tried, name) {
+		r.tried = append(r.tried, name)
+	}
 	r.touch()
 	for _, n := range r.topo.Load().nodes {
 		tries := 0
@@ -339,11 +342,11 @@ func (r *run) state(ctx context.Context, got srv.Counts) restore.TargetState {
 		if r.unmark(ctx) == nil && r.opts.Conflict.Merges() && got.Total() > 0 {
 			return restore.TargetUnchanged
 		}
-	case got.Total() == 0:
+	case got.Total() == 0 && r.forgetFunctions(ctx):
 		r.unmark(ctx)
 	}
 	switch {
-	case got.Total() == 0:
+	case got.Total() == 0 && !r.marked:
 		return restore.TargetEmpty
 	case none && !r.flushed:
 		return restore.TargetUnchanged
@@ -351,6 +354,24 @@ func (r *run) state(ctx context.Context, got srv.Counts) restore.TargetState {
 		return restore.TargetLoaded
 	}
 	return restore.TargetPartial
+}
+
+// forgetFunctions removes the libraries that were loaded into a target that had none before, and tells whether none is left.
+func (r *run) forgetFunctions(ctx context.Context) bool {
+	if len(r.tried) == 0 {
+		return true
+	}
+	if r.opts.Conflict.Merges() {
+		return false
+	}
+	for _, n := range r.topo.Load().nodes {
+		for _, name := range r.tried {
+			if _, err := r.do(ctx, n.addr, "FUNCTION", "DELETE", name); err != nil && !strings.Contains(err.Error(), "not found") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // want returns the counts that the manifest tells.

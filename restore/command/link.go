@@ -157,7 +157,7 @@ func (l *link) exchange(ctx context.Context, conn net.Conn, first []*chunk) (una
 			size := weight(c) // it is another's as soon as it is answered
 			if readErr == nil {
 				if readErr = l.answers(ctx, in, c); readErr == nil {
-					l.r.answered(c)
+					l.done(c)
 					room.Release(size)
 					continue
 				}
@@ -202,8 +202,10 @@ func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent ch
 	never := context.WithoutCancel(ctx) // the reader takes all that comes, so that there is room soon
 	for i, c := range first {
 		room.Acquire(never, weight(c))
+		c.users.Store(2)
 		sent <- c
-		if _, err := conn.Write(c.buf[c.from:]); err != nil {
+		_, err := conn.Write(c.buf[c.from:])
+		if l.done(c); err != nil {
 			for _, c := range first[i+1:] {
 				room.Acquire(never, weight(c))
 				sent <- c
@@ -230,12 +232,21 @@ func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent ch
 			c = next
 		}
 		room.Acquire(never, weight(c))
-		sent <- c
 		l.r.touch()
+		c.users.Store(2)
+		sent <- c
 		conn.SetWriteDeadline(clock.System().Add(l.r.cfg.Stall))
-		if _, err := conn.Write(c.buf[c.from:]); err != nil {
+		_, err := conn.Write(c.buf[c.from:])
+		if l.done(c); err != nil {
 			return err
 		}
+	}
+}
+
+// done takes note that the writer or the reader has no more use for a chunk. Answers may all be there before a write returns.
+func (l *link) done(c *chunk) {
+	if c.users.Add(-1) == 0 {
+		l.r.answered(c)
 	}
 }
 

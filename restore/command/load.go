@@ -64,6 +64,7 @@ type run struct {
 	functions int64
 	libraries map[string][sha256.Size]byte // that were loaded, by name: a hash of their code
 	skippedFn int64
+	tried     []string // names of the libraries that were, or may have been, loaded
 	warnings  []string
 	redo      map[string]int // keys that have to be made anew, by database and name, and how often they were
 }
