@@ -79,8 +79,6 @@ type Verdict struct {
 	OneStream bool `json:"-"`
 	// NoIndexes says that the target can't take definitions of search indexes with the stream, even if its dialect has them.
 	NoIndexes bool `json:"-"`
-	// Databases is how many databases the target has; 0 if that isn't known.
-	Databases int `json:"-"`
 	// Holds is how many keys and function libraries the target holds.
 	Holds int64 `json:"holds"`
 }

@@ -166,7 +166,6 @@ func (v *verdict) dialect() {
 
 func (v *verdict) databases() {
 	t := v.t
-	v.Databases = t.databases
 	switch {
 	case t.highest == 0:
 		v.Pass("databases", "all keys are in database 0")
@@ -176,50 +175,37 @@ func (v *verdict) databases() {
 		v.Fail("databases", "the backup has keys in database %d, and the target doesn't have it (databases %d): map it to another, or raise the setting and restart the target (%v)",
 			t.highest, t.databases, t.noDB)
 	default:
-		v.Databases = max(t.databases, t.highest+1)
 		v.Pass("databases", "the target has the backup's highest database, %d", t.highest)
 	}
 }
 
-// moduleOf tells which module has a type. The names of types are those of the modules' sources.
-func moduleOf(typ string) string {
-	switch typ {
-	case "vectorset":
-		return "vectorset"
-	case "ReJSON-RL":
-		return "ReJSON"
-	case "MBbloom--", "MBbloomCF", "CMSk-TYPE", "TopK-TYPE", "TDIS-TYPE", "bloomfltr":
-		return "bf"
-	case "TSDB-TYPE":
-		return "timeseries"
-	case "ft_index0":
-		return "search"
-	case "graphdata":
-		return "graph"
-	}
-	return ""
-}
+// vectorSet is the type of vector sets.
+const vectorSet = "vectorset"
 
 func (v *verdict) modules() {
 	t := v.t
-	v.Modules = []string{}
-	if len(v.need.Backup.DBs) == 0 { // what there is isn't known: RESTORE refuses values of modules that the target lacks
-		v.Modules = nil
+	src := v.need.Backup.Source
+	types, strangers := srv.ModuleTypes(t.modules)
+	switch {
+	case !t.can.restore:
+		types = []string{}
+	case !srv.ReadsVectorSets(t.engine, t.version, src.Engine, src.Version):
+		types = slices.DeleteFunc(types, func(typ string) bool { return typ == vectorSet })
 	}
+	v.Modules = types
 	for _, m := range v.need.Backup.Modules {
-		module := moduleOf(m.Name)
+		module, known := srv.ModuleOf(m.Name)
 		switch {
 		case !t.can.restore: // see dialect
-		case module == "vectorset" && slices.Contains(t.modules, module) &&
-			!srv.ReadsVectorSets(t.engine, t.version, v.need.Backup.Source.Engine, v.need.Backup.Source.Version):
+		case m.Name == vectorSet && slices.Contains(t.modules, module) && !slices.Contains(types, vectorSet):
 			v.Pass("modules", "the backup has vector sets, written by %s, and the target, %s, may not read those of a newer release: they can only be left out",
-				strings.TrimSpace(cmp.Or(v.need.Backup.Source.Engine, "a server that is not known")+" "+v.need.Backup.Source.Version), t.version)
-		case module != "" && slices.Contains(t.modules, module):
-			v.Modules = append(v.Modules, m.Name)
+				strings.TrimSpace(cmp.Or(src.Engine, "a server that is not known")+" "+src.Version), t.version)
+		case slices.Contains(types, m.Name):
 			v.Pass("modules", "the target has the module %s", module)
-		case module == "" && len(t.modules) > 0:
+		case !known && len(strangers) > 0:
 			v.Modules = append(v.Modules, m.Name)
-			v.Warn("modules", "the backup has data of a module's type %q, which is not known here: if none of the target's modules, %s, has it, these keys fail", m.Name, strings.Join(t.modules, ", "))
+			v.Warn("modules", "the backup has data of a module's type %q, which is not known here: if none of the target's modules %s has it, these keys fail",
+				m.Name, strings.Join(strangers, ", "))
 		}
 	}
 }

@@ -111,7 +111,7 @@ func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.
 
 // look returns what Check does, and what is there; nil if nothing is.
 func (l *Loader) look(ctx context.Context, need restore.Requirements) (restore.Verdict, *storage.Info, error) {
-	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true, Databases: l.cfg.Databases}
+	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true}
 	if need.Backup == nil {
 		return v, nil, errors.New("dumpfile: there is no manifest of the backup to look at")
 	}

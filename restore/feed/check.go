@@ -105,7 +105,6 @@ func (v *verdict) stream(t *facts, need restore.Requirements) {
 func (v *verdict) databases(t *facts, need restore.Requirements) {
 	highest := highestDB(need)
 	has, _ := strconv.Atoi(t.settings[setDatabases])
-	v.Databases = has
 	switch {
 	case t.noDB != nil && !t.noDBLevel && has > highest:
 		v.Pass("databases", "the target has %d databases, and the highest that is written to is %d", has, highest)
