@@ -37,6 +37,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/replication"
 	srv "github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/restore"
@@ -75,6 +76,10 @@ type Loader struct {
 	cfg  Config
 	log  *slog.Logger
 	busy sync.Mutex // held by Load
+
+	mu     sync.Mutex
+	backup *catalog.Backup // that Check was told the memory of, for Load isn't
+	memory int64           // that it takes, by an estimate
 }
 
 // New returns a Loader. The error says what is wrong with the configuration; nothing is connected to yet.
@@ -128,8 +133,23 @@ func (l *Loader) options(addr string) *redis.Options {
 // target takes it writes tiny keys under reserved names and removes them. A target that can't be reached fails the point
 // "reachable". The error is that of a target that went away while it was asked, or ctx's.
 func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.Verdict, error) {
+	if need.Memory > 0 {
+		l.mu.Lock()
+		l.backup, l.memory = need.Backup, need.Memory
+		l.mu.Unlock()
+	}
 	_, verdict, err := l.examine(ctx, need)
 	return verdict, err
+}
+
+// estimate returns what Check was told that a backup takes in memory; 0 if it was told nothing.
+func (l *Loader) estimate(b *catalog.Backup) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.backup != b {
+		return 0
+	}
+	return l.memory
 }
 
 // examine asks the target and judges the answers. The facts are nil if it couldn't be reached.

@@ -79,7 +79,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 		return nil, fmt.Errorf("%w: a restore into it is under way", restore.ErrRefused)
 	}
 	defer l.busy.Unlock()
-	need := restore.Requirements{Backup: src.Backup(), Options: opts, Final: true}
+	need := restore.Requirements{Backup: src.Backup(), Options: opts, Final: true, Memory: l.estimate(src.Backup())}
 	t, verdict, err := l.examine(ctx, need)
 	if err == nil {
 		err = verdict.Err(opts)
