@@ -49,7 +49,7 @@ func main() {
 	}
 }
 
-var sections = []string{"rdb", "crc64", "instructions", "backup", "restore", "command", "memory"}
+var sections = []string{"rdb", "crc64", "instructions", "backup", "restore", "feed", "command", "memory"}
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -104,7 +104,7 @@ func run(ctx context.Context) (err error) {
 		name    string
 		measure func(context.Context, *source) error
 	}{
-		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"restore", b.restore}, {"command", b.command}, {"memory", b.memory},
+		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory},
 	} {
 		if slices.Contains(wanted, section.name) {
 			if err := section.measure(ctx, s); err != nil {
