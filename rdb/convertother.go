@@ -14,7 +14,7 @@ func (c *converter) convertOther() error {
 	case KindAux:
 		return c.convertAux()
 	case KindResizeDB:
-		if c.opts.filters() {
+		if c.opts.filters() || c.opts.Sizes != nil {
 			c.report.Dropped++
 			return nil
 		}
@@ -193,4 +193,29 @@ func (c *converter) convertAux() error {
 		return c.err
 	}
 	return nil
+}
+
+// hint writes the sizes of the databases.
+func (c *converter) hint() bool {
+	w := c.dst
+	if !w.end() {
+		return false
+	}
+	w.hinted = true
+	w.out.write(AppendSizes(nil, w.dialect, c.opts.Sizes))
+	w.db = -1
+	return w.fail() == nil
+}
+
+// AppendSizes appends what ConvertOptions.Sizes adds to a stream of a dialect, nothing if that has no such hints.
+func AppendSizes(dst []byte, d Dialect, sizes []DBStats) []byte {
+	if d.Version < 7 || d.Family == Dragonfly {
+		return dst
+	}
+	for _, db := range sizes {
+		dst = appendLength(append(dst, opSelectDB), uint64(db.DB))
+		dst = appendLength(append(dst, opResizeDB), uint64(db.Keys))
+		dst = appendLength(dst, uint64(db.Expires))
+	}
+	return dst
 }

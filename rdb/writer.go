@@ -63,6 +63,7 @@ type Writer struct {
 	closed  bool
 	db      int  // selected, -1 for none
 	keyed   bool // a key was written
+	hinted  bool // Convert wrote the sizes of the databases
 	earlier earlier
 
 	entry struct { // the one that is being written; without its name, unless that is short, for errors

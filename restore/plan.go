@@ -99,6 +99,7 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	if err != nil {
 		return err
 	}
+	convert.Sizes = []rdb.DBStats{} // not yet known, and the source's don't hold for what is left of it
 	c := &conversion{from: b, open: r.openPart, spool: func() (rdb.Spool, error) { return spoolIn(r.temp) }, to: to, opts: convert}
 	var stored, keys atomic.Int64
 	stop := clock.Every(progressInterval, func() {
@@ -117,6 +118,9 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	if why := watch.all.Differs(b); why != "" {
 		return fmt.Errorf("%w: backup %s: %s", ErrNotVerified, b.ID, why)
 	}
+	// Now the sizes of the databases are known: the stream tells them to the target.
+	c.opts.Sizes = report.DBs
+	size += sizer(len(rdb.AppendSizes(nil, to, report.DBs)))
 	c.result = manifestOf(b, to, report, int64(size))
 	p.src = c
 	p.found(c.result, report, watch.inspect.Report())
