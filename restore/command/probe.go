@@ -27,7 +27,10 @@ const (
 	codePreGA  = 22 // of hashes with expiries, by release candidates of Redis 7.4
 	codePreGA2 = 23
 	codePacked = 25
-	codeArray  = 28
+	// Of Valkey and Dragonfly, hashes with expiries, too.
+	codeValkeyHash = 22
+	codeExpireHash = 31
+	codeArray      = 28
 )
 
 // encodingOf returns the encoding of a type byte in streams of a dialect.
@@ -47,7 +50,8 @@ func (e encoding) rare() bool {
 // choose picks the dialect in which the target gets values of some types from streams of some dialects, of which the first is
 // that of the backup. It is the first by which RESTORE takes all, or else the most types; the others are made by commands. Only a
 // Dragonfly gets Dragonfly's dialect: with that a Redis would lose its functions, and what it can't hold of a Dragonfly's would not be seen.
-func choose(engine string, from []rdb.Dialect, types []rdb.Type, takes func(encoding) bool) (to rdb.Dialect, byCommands []rdb.Type) {
+// Nor is one chosen for its encodings if commands can't make all that they hold: what is lost has to be known from the conversion.
+func choose(engine string, from []rdb.Dialect, types []rdb.Type, takes, makes func(encoding) bool) (to rdb.Dialect, byCommands []rdb.Type) {
 	best := -1
 	for _, d := range candidates(engine, from) {
 		score := 0
@@ -58,7 +62,7 @@ func choose(engine string, from []rdb.Dialect, types []rdb.Type, takes func(enco
 				continue
 			}
 			others = append(others, t)
-			if holds(d, from, t) && commandable(t) {
+			if commandable(t) && holds(d, from, t) && all(d, from, t, makes) {
 				score++
 			}
 		}
@@ -83,17 +87,32 @@ func candidates(engine string, from []rdb.Dialect) []rdb.Dialect {
 
 // covers tells whether RESTORE takes all values of a type that are in streams of dialect d made of those of others.
 func covers(d rdb.Dialect, from []rdb.Dialect, t rdb.Type, takes func(encoding) bool) bool {
-	if !holds(d, from, t) {
-		return false
-	}
+	return holds(d, from, t) && all(d, from, t, func(e encoding) bool { return e.rare() || takes(e) })
+}
+
+// all tells whether something is true of all encodings that values of a type have in streams of dialect d made of those of others.
+func all(d rdb.Dialect, from []rdb.Dialect, t rdb.Type, is func(encoding) bool) bool {
 	for _, f := range from {
 		for _, code := range d.Encodings(t, f) {
-			if e := encodingOf(d, code); !e.rare() && !takes(e) {
+			if !is(encodingOf(d, code)) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// expiring tells of hashes whose fields expire.
+func (e encoding) expiring() bool {
+	switch e.family {
+	case rdb.Redis:
+		return e.code >= codePreGA && e.code <= codePacked
+	case rdb.Valkey:
+		return e.code == codeValkeyHash
+	case rdb.Dragonfly:
+		return e.code == codeExpireHash
+	}
+	return false
 }
 
 // holds tells whether streams of dialect d have a place for values of a type that come from streams of other dialects.

@@ -102,7 +102,9 @@ func (x *examiner) restores(ctx context.Context) error {
 			}
 		}
 	}
-	t.dialect, t.byCommands = choose(t.engine, t.from, t.types, func(e encoding) bool { return t.took[e] || e.code == codeModule && t.can.restore })
+	takes := func(e encoding) bool { return t.took[e] || e.code == codeModule && t.can.restore }
+	makes := func(e encoding) bool { return !e.expiring() || t.caps.hpexpireat || t.caps.hexpire }
+	t.dialect, t.byCommands = choose(t.engine, t.from, t.types, takes, makes)
 	return nil
 }
 

@@ -96,3 +96,21 @@ func TestModulesWithoutRestore(t *testing.T) {
 		}
 	}
 }
+
+// Where neither RESTORE nor commands make fields that expire, the conversion lets go of their expiry: so that it is known before, and so that
+// what has expired doesn't come back to stay.
+func TestFieldExpiryWithoutCommands(t *testing.T) {
+	for version, want := range map[string]bool{"redis-7.0": false, "valkey-9.1": true} {
+		s := testserver.Start(t, version)
+		s.AddUser(t, "plain", "CANARY-plain", "~*", "+@all", "-restore")
+		opts := s.Options()
+		opts.Username, opts.Password = "plain", "CANARY-plain"
+		v, err := loader(t, opts, nil).Check(t.Context(), restore.Requirements{Backup: imageOf(t, fixture(t, "valkey-9.1.2/hash_field_ttl.rdb")).backup})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keeps := v.Dialect.Family == rdb.Valkey; keeps != want || !want && v.Dialect.Version > 11 {
+			t.Errorf("%s gets %v", version, v.Dialect)
+		}
+	}
+}

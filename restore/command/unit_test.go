@@ -55,7 +55,7 @@ func TestChoose(t *testing.T) {
 		{"arrays, which only RESTORE makes", []rdb.Dialect{redis(14)}, []rdb.Type{rdb.TypeString, rdb.TypeArray},
 			func(e encoding) bool { return e.code == 28 || e.family == "" }, redis(14), nil},
 	} {
-		to, byCommands := choose("redis", c.from, c.types, c.takes)
+		to, byCommands := choose("redis", c.from, c.types, c.takes, func(encoding) bool { return true })
 		if to != c.to || !slices.Equal(byCommands, c.byCommands) {
 			t.Errorf("%s: %v and %v by commands, want %v and %v", c.name, to, byCommands, c.to, c.byCommands)
 		}
