@@ -29,6 +29,7 @@ type job struct {
 	expires   bool
 	expireAt  int64
 	commands  int
+	size      int64 // of its payload, if it goes by one RESTORE as it is read
 	losses    []loss
 
 	mu       sync.Mutex
@@ -104,6 +105,27 @@ func (f *feeder) newJob(e *rdb.Entry) *job {
 	f.jobs++
 	f.mu.Unlock()
 	return j
+}
+
+// streamed ends a value that went by one RESTORE as it was read.
+func (f *feeder) streamed(j *job, lost bool, failed string) error {
+	switch {
+	case lost:
+		f.endJob()
+		f.r.again(j.db, j.key, j.size)
+		return nil
+	case strings.HasPrefix(failed, "BUSYKEY"):
+		f.endJob()
+		f.r.exists(&op{db: int32(j.db)}, appendCommand(nil, "RESTORE", string(j.key)))
+		return nil
+	case failed != "":
+		f.endJob()
+		return f.r.failKey(int32(j.db), j.key, failed)
+	}
+	f.r.mu.Lock()
+	f.r.converted-- // for it isn't
+	f.r.mu.Unlock()
+	return f.named(j)
 }
 
 // appendTemp appends a new temporary name in the slot of a key. The caller has r.fix.
@@ -245,6 +267,9 @@ func (f *feeder) advance(j *job) error {
 	j.mu.Lock()
 	lost, failed, naming, refused := j.lost, j.err, j.naming, j.refused
 	j.mu.Unlock()
+	if j.size > 0 {
+		return f.streamed(j, lost, failed)
+	}
 	switch {
 	case lost: // what was refused after that may have been refused for it
 	case failed != "" && naming && (j.vanished || j.expires) && strings.Contains(failed, "no such key"):
@@ -279,7 +304,7 @@ func (f *feeder) advance(j *job) error {
 	if err := f.drop(j); err != nil {
 		return err
 	}
-	f.r.again(j)
+	f.r.again(j.db, j.key, j.size)
 	return nil
 }
 
@@ -343,11 +368,11 @@ func (r *run) dropTemp(ctx context.Context, j *job) error {
 	return err
 }
 
-// again lets a value be made anew, when all parts were read.
-func (r *run) again(j *job) {
+// again lets a value be made anew, when all parts were read; by one RESTORE of a payload of some size if that isn't zero.
+func (r *run) again(db int, key []byte, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.redo[jobKey(j.db, j.key)]++
+	r.redo[jobKey(db, key)] = size
 }
 
 // hasTemp tells whether a value still has its temporary name, and so not its own.
@@ -415,9 +440,8 @@ type large struct {
 func (f *feeder) enlarge(prefix []byte) (*large, error) {
 	e := f.collect.entry
 	l := &large{f: f, e: e, done: make(chan error, 1)}
-	if err := f.r.facts.caps.rebuildable(e); err != nil {
-		// It is passed, and told.
-		return l, f.r.failKey(int32(e.DB), e.Key, fmt.Sprintf("%v, and of more than %d bytes", err, f.collect.limit))
+	if f.r.facts.caps.rebuildable(e) != nil {
+		return l, nil // its size is what is to be known first: see finish
 	}
 	l.j = f.newJob(e)
 	out, in := io.Pipe()
@@ -456,9 +480,14 @@ func (l *large) Write(p []byte) (int, error) {
 	return l.pipe.Write(p)
 }
 
-// finish ends the value.
-func (l *large) finish() error {
+// finish ends the value, of which the payload has n bytes.
+func (l *large) finish(n int64) error {
 	if l.j == nil {
+		if most := l.f.r.facts.maxBulk; n > most {
+			return l.f.r.failKey(int32(l.e.DB), l.e.Key, fmt.Sprintf("%v, and its RESTORE would take %d bytes, of at most %d: raise the target's proto-max-bulk-len",
+				l.f.r.facts.caps.rebuildable(l.e), n, most))
+		}
+		l.f.r.again(l.e.DB, l.e.Key, n)
 		return nil
 	}
 	l.pipe.Close()

@@ -57,6 +57,9 @@ type chunk struct {
 	users atomic.Int32 // of the writer and the reader of a connection, those who still need it
 
 	link *link
+
+	span *job // the command that it ends with, or is a piece of, goes over several chunks
+	head bool // and begins here
 }
 
 // start returns where an op's command begins.

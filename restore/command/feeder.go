@@ -18,8 +18,8 @@ type feeder struct {
 	r    *run
 	ctx  context.Context
 	in   *rdb.Reader
-	ask  bool            // it only asks which keys there are
-	only map[string]bool // if not nil, the keys that are to be made anew, by database and name
+	ask  bool             // it only asks which keys there are
+	only map[string]int64 // if not nil, the keys that are to be made anew, by database and name; see run.redo
 
 	open      []*chunk // by the number of the link
 	next      []int    // by the number of the node, which of its links gets the next chunk
@@ -77,9 +77,15 @@ func (f *feeder) feed(src io.Reader) error {
 }
 
 func (f *feeder) key(e *rdb.Entry) error {
+	if f.only != nil {
+		switch size, ok := f.only[jobKey(e.DB, e.Key)]; {
+		case !ok:
+			return nil
+		case size > 0:
+			return f.stream(e, size)
+		}
+	}
 	switch {
-	case f.only != nil && !f.only[jobKey(e.DB, e.Key)]:
-		return nil
 	case f.ask:
 		return f.exists(e)
 	case f.r.restores(f.in.Dialect(), e.Encoding):
@@ -166,31 +172,8 @@ func (f *feeder) restore(e *rdb.Entry) error {
 		return err
 	}
 	start := len(c.buf)
-	args, absolute := 4, f.r.can.absTTL
-	replace := f.r.replaces()
-	if replace {
-		args++
-	}
-	if e.HasExpiry && absolute {
-		args++
-	}
-	idle, freq := e.Idle >= 0 && f.r.can.idleTime, e.Freq >= 0 && f.r.can.freq
-	if idle = idle && !freq; idle || freq {
-		args += 2
-	}
-	var ttl int64
-	o := op{kind: opWrite, db: int32(e.DB), typ: e.Type}
-	if e.HasExpiry {
-		ttl = max(e.ExpireAt, 1)
-		if !absolute {
-			ttl = max(e.ExpireAt-f.r.millis(), 1)
-		}
-		o.minute = f.r.tally.minuteOf(e.ExpireAt)
-	}
-	b := append(c.buf, '*', byte('0'+args), '\r', '\n')
-	b = append(b, "$7\r\nRESTORE\r\n"...)
-	b = appendBytes(b, e.Key)
-	b = appendNumber(b, ttl)
+	h := f.head(e)
+	b := f.appendHead(c.buf, e, h)
 	length := len(b) + 1
 	b = append(b, "$0000000000"[:1+f.digits]...)
 	b = append(b, '\r', '\n')
@@ -209,26 +192,12 @@ func (f *feeder) restore(e *rdb.Entry) error {
 		}
 		return err
 	case f.collect.large != nil:
-		return f.collect.large.finish()
+		return f.collect.large.finish(n)
 	}
 	b = f.collect.buf
 	b = f.setLength(b, length, f.collect.payload, int(n))
-	b = append(b, '\r', '\n')
-	if replace {
-		b = append(b, "$7\r\nREPLACE\r\n"...)
-	}
-	if e.HasExpiry && absolute {
-		b = append(b, "$6\r\nABSTTL\r\n"...)
-	}
-	switch {
-	case idle:
-		b = append(b, "$8\r\nIDLETIME\r\n"...)
-		b = appendNumber(b, e.Idle)
-	case freq:
-		b = append(b, "$4\r\nFREQ\r\n"...)
-		b = appendNumber(b, int64(e.Freq))
-	}
-	f.put(l, c, b, start, o)
+	b = f.appendTail(b, e, h)
+	f.put(l, c, b, start, h.op)
 	return nil
 }
 

@@ -199,6 +199,7 @@ var errBroken = errors.New("the connection broke")
 
 // write sends first and then what comes.
 func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent chan<- *chunk, broken <-chan struct{}, room *semaphore.Weighted) error {
+	var span span
 	never := context.WithoutCancel(ctx) // the reader takes all that comes, so that there is room soon
 	for i, c := range first {
 		room.Acquire(never, weight(c))
@@ -231,6 +232,7 @@ func (l *link) write(ctx context.Context, conn net.Conn, first []*chunk, sent ch
 			}
 			c = next
 		}
+		span.fits(c) // what doesn't is empty now
 		room.Acquire(never, weight(c))
 		l.r.touch()
 		c.users.Store(2)

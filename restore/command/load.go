@@ -66,7 +66,7 @@ type run struct {
 	skippedFn int64
 	tried     []string // names of the libraries that were, or may have been, loaded
 	warnings  []string
-	redo      map[string]int // keys that have to be made anew, by database and name, and how often they were
+	redo      map[string]int64 // keys that have to be made anew, by database and name; not 0: by one RESTORE of a payload of that size
 }
 
 // Load puts the snapshot into the target, as package restore says. When ctx is cancelled the connections break, temporary names are
@@ -92,7 +92,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	r := &run{
 		Loader: l, ctx: inner, cancel: cancel, facts: t, opts: opts, src: src, backup: src.Backup(), can: t.can,
 		connections: l.cfg.Connections, carriesOn: t.carriesOn(need), manyDBs: t.cluster && t.highest > 0,
-		admins: make(map[string]*srv.Conn), losses: make(map[rdb.Loss]*restore.LossReport), redo: make(map[string]int),
+		admins: make(map[string]*srv.Conn), losses: make(map[rdb.Loss]*restore.LossReport), redo: make(map[string]int64),
 		raised: make(map[string]string), nonce: nonce(),
 	}
 	if t.cluster {
@@ -279,10 +279,7 @@ func (r *run) part(f *feeder, in *partReader, p catalog.Part) error {
 func (r *run) redoAll(f *feeder) error {
 	for pass := 0; ; pass++ {
 		r.mu.Lock()
-		only := make(map[string]bool, len(r.redo))
-		for k := range r.redo {
-			only[k] = true
-		}
+		only := maps.Clone(r.redo)
 		clear(r.redo)
 		r.mu.Unlock()
 		if len(only) == 0 {
