@@ -398,3 +398,28 @@ func TestLoaderOfSets(t *testing.T) {
 		}
 	}, src, &loadertest.Options{Contents: keysOf(t, rdb.NewReader(bytes.NewReader(src.data), nil)), CancelWithin: time.Second})
 }
+
+// A source that breaks off, or ends early, leaves nothing in the directory, not even what no server looks for.
+func TestSourceThatBreaksOffLeavesNothing(t *testing.T) {
+	for _, shards := range []int{0, 3} {
+		src := imageOf(t, testdata+"dragonfly-1.40/mini.rdb")
+		whole := len(src.data)
+		for _, n := range []int{0, 5, 100, whole / 2, 26000} {
+			dir := t.TempDir()
+			cfg := dumpfile.Config{Store: openDir(t, dir, nil), Name: "dump", Shards: shards}
+			if shards == 0 {
+				cfg.Name = "dump.rdb"
+			}
+			src.data = src.data[:n:whole]
+			_, err := newLoader(t, cfg).Load(t.Context(), src, nil)
+			var partial *restore.PartialError
+			if err == nil || errors.As(err, &partial) {
+				t.Errorf("%d bytes of %d: %v", n, whole, err)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("%d bytes of %d leave %v, %v", n, whole, left, err)
+			}
+			src.data = src.data[:whole]
+		}
+	}
+}
