@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -152,5 +153,32 @@ func TestMemoryIsEstimated(t *testing.T) {
 		if failed := map[restore.Level]error{restore.Pass: nil, restore.Warn: restore.ErrNotAccepted, restore.Fail: restore.ErrRefused}[c.want]; !errors.Is(err, failed) {
 			t.Errorf("%d bytes: loading gives %v", c.memory, err)
 		}
+	}
+}
+
+// A key that goes by RESTORE takes no memory of its own.
+func TestKeysTakeNoAllocation(t *testing.T) {
+	const keys = 50_000
+	img := func() *image {
+		src := testserver.Start(t, "redis-7.0")
+		defer src.Close()
+		if err := src.Client(t).Do(t.Context(), "DEBUG", "POPULATE", fmt.Sprint(keys), "key", "100").Err(); err != nil {
+			t.Fatal(err)
+		}
+		return take(t, src)
+	}()
+	s := testserver.Start(t, "redis-7.0")
+	l := loader(t, s.Options(), func(c *Config) { c.Connections, c.Logger = 1, nil })
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if _, err := l.Load(t.Context(), img, nil); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.Mallocs - before.Mallocs; n > keys/4 {
+		t.Errorf("%d keys took %d allocations", keys, n)
+	} else {
+		t.Logf("%d keys took %d allocations", keys, n)
 	}
 }

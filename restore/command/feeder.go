@@ -21,9 +21,11 @@ type feeder struct {
 	ask  bool             // it only asks which keys there are
 	only map[string]int64 // if not nil, the keys that are to be made anew, by database and name; see run.redo
 
-	open      []*chunk // by the number of the link
-	next      []int    // by the number of the node, which of its links gets the next chunk
-	digits    int      // of the length of the last payload
+	open      []*chunk    // by the number of the link
+	next      []int       // by the number of the node, which of its links gets the next chunk
+	dialect   rdb.Dialect // of the stream
+	takes     [256]bool   // by encoding, whether RESTORE takes it
+	digits    int         // of the length of the last payload
 	collect   collector
 	rebuilder *rebuilder
 
@@ -88,10 +90,22 @@ func (f *feeder) key(e *rdb.Entry) error {
 	switch {
 	case f.ask:
 		return f.exists(e)
-	case f.r.restores(f.in.Dialect(), e.Encoding):
+	case f.restorable(e):
 		return f.restore(e)
 	}
 	return f.build(e)
+}
+
+// restorable tells whether the target's RESTORE takes an entry's encoding.
+func (f *feeder) restorable(e *rdb.Entry) bool {
+	// What is Dragonfly's is seen in the middle of the stream.
+	if d := f.in.Dialect(); d != f.dialect {
+		f.dialect = d
+		for code := range f.takes {
+			f.takes[code] = f.r.restores(d, uint8(code))
+		}
+	}
+	return f.takes[e.Encoding]
 }
 
 // linkFor returns the link over which a key goes now.
