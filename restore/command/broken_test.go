@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/rdb"
 	"github.com/amberkv/amber/restore"
@@ -246,4 +249,46 @@ func bulky(t *testing.T, version string) *image {
 	img := take(t, s)
 	s.Close()
 	return img
+}
+
+// A snapshot that can be read once only is written all the same, unless something has to be made anew: that is told.
+func TestReadOnce(t *testing.T) {
+	img := sampleOf(t, "valkey-9.1", 300)
+	s := testserver.Start(t, "valkey-9.1")
+	c := s.Client(t)
+	live := *img.backup
+	live.Keys, live.RawBytes, live.DBs, live.Expires = 0, 0, nil, 0
+	live.Parts = slices.Clone(live.Parts)
+	live.Parts[0].RawSize, live.Parts[0].Size = 0, 0
+	src := &readOnce{image: image{backup: &live, data: img.data}}
+	rep, err := loader(t, s.Options(), func(c *Config) { c.MaxValue = 1000 }).Load(t.Context(), src, replace)
+	if err != nil || rep.Keys != img.backup.Keys {
+		t.Fatalf("%v, %+v", err, rep)
+	}
+	sameButLost(t, c, img, rep, "read once")
+	src.opened = false
+	cut := &cutter{writes: 100_000, times: 2, spare: 1}
+	_, err = loader(t, cut.options(s.Options()), func(c *Config) { c.MaxValue, c.Connections = 100, 1 }).Load(t.Context(), src, replace)
+	var partial *restore.PartialError
+	if err != nil && (!errors.As(err, &partial) || !strings.Contains(err.Error(), "read once") || partial.State != restore.TargetPartial) {
+		t.Errorf("the error is %v", err)
+	}
+	src.opened = false
+	l := loader(t, s.Options(), nil)
+	if level, _ := point(check(t, l, &src.image, &restore.Options{Conflict: restore.MergeFail}), "conflict"); level != restore.Fail {
+		t.Error("the check lets a snapshot that is read once be held against the target's keys")
+	}
+}
+
+type readOnce struct {
+	image
+	opened bool
+}
+
+func (r *readOnce) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
+	if r.opened {
+		return nil, errors.New("it was read already")
+	}
+	r.opened = true
+	return r.image.Open(ctx, p)
 }

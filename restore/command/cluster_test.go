@@ -174,3 +174,20 @@ func TestUncoveredSlots(t *testing.T) {
 		t.Errorf("the check says %s: %s", level, detail)
 	}
 }
+
+// Since Valkey 9 a cluster may have several databases.
+func TestClusterOfManyDatabases(t *testing.T) {
+	img := sampleOf(t, "valkey-9.1", 300)
+	cluster := testserver.StartCluster(t, "valkey-9.1", 2, 0, "--cluster-databases", "16")
+	for _, maxValue := range []int{0, 1000} {
+		l := loader(t, cluster.Nodes()[0].Options(), func(c *Config) { c.MaxValue = maxValue })
+		rep, err := l.Load(t.Context(), img, replace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rep.DBs) < 3 {
+			t.Errorf("the report has the databases %v", rep.DBs)
+		}
+		compareButLost(t, cluster.Contents(t), img, rep, "many databases")
+	}
+}

@@ -241,6 +241,9 @@ func (v *verdict) holds() {
 		v.Fail("unfinished", "a restore of backup %s (conflict %q, key %s), begun at %s, was not completed here: complete it, replace all data, or, if it doesn't matter any more, DEL %s",
 			m.Backup, m.Conflict, markKey, m.Started.Format(time.RFC3339), markKey)
 	}
+	if conflict == restore.MergeFail && once(v.need.Backup) {
+		v.Fail("conflict", "a snapshot that is read once can't be held against the target's keys before it is written: choose to skip or to overwrite those of the same name")
+	}
 	switch {
 	case v.Holds == 0:
 		v.Pass("empty", "it holds no keys and no functions")

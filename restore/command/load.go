@@ -285,6 +285,10 @@ func (r *run) redoAll(f *feeder) error {
 		if len(only) == 0 {
 			return nil
 		}
+		if once(r.backup) {
+			return fmt.Errorf("%d keys, such as %s, were being written when a connection broke or a slot moved, or have no room in memory, and the snapshot can be read once only: copy again, or restore from a backup",
+				len(only), slices.Sorted(maps.Keys(only))[0])
+		}
 		if pass == maxPasses {
 			return fmt.Errorf("%d keys could not be written in %d attempts, such as %s", len(only), pass, slices.Sorted(maps.Keys(only))[0])
 		}
@@ -310,6 +314,9 @@ func (r *run) redoAll(f *feeder) error {
 		}
 	}
 }
+
+// once tells of a snapshot that comes straight from its source, of which nothing is known before: it can't be read twice.
+func once(b *catalog.Backup) bool { return b.RawBytes == 0 && b.Keys == 0 }
 
 // maxPasses is how often what could not be written is tried again.
 const maxPasses = 10

@@ -180,7 +180,7 @@ func (r *run) persist(ctx context.Context, n *node, key []byte, db int32, comman
 // one sends a command to a node and waits for the answer.
 func (r *run) one(ctx context.Context, addr string, asking bool, db int, command []byte) (resp.Reply, error) {
 	a := r.admin(addr)
-	if !r.cluster() || db != 0 {
+	if !r.cluster() || r.manyDBs {
 		if _, err := a.Do(ctx, "SELECT", itoa(db)); err != nil {
 			return resp.Reply{}, err
 		}
