@@ -284,8 +284,21 @@ func (f *feeder) advance(j *job) error {
 	case !naming:
 		return f.nameIt(j)
 	case refused:
+		own := false // it was written before by the same restore
+		if f.r.carriesOn && f.r.opts.Conflict == restore.MergeFail {
+			var err error
+			if own, err = f.r.sameAsTemp(f.ctx, j); err != nil {
+				return err
+			}
+		}
 		if err := f.drop(j); err != nil {
 			return err
+		}
+		if own {
+			f.mu.Lock()
+			f.jobs++
+			f.mu.Unlock()
+			return f.named(j)
 		}
 		f.r.exists(&op{db: int32(j.db)}, appendCommand(nil, "RENAMENX", string(j.key)))
 		return nil
@@ -381,6 +394,25 @@ func (r *run) hasTemp(ctx context.Context, j *job) (bool, error) {
 	defer r.fix.Unlock()
 	n, err := r.ask(ctx, j.temp, j.db, "EXISTS", string(j.temp))
 	return n > 0, err
+}
+
+// sameAsTemp tells whether the target has just the value that was made under a temporary name, by its own DUMPs.
+func (r *run) sameAsTemp(ctx context.Context, j *job) (bool, error) {
+	r.fix.Lock()
+	defer r.fix.Unlock()
+	var dumps [2]string
+	for i, name := range [][]byte{j.temp, j.key} {
+		command := appendCommand(nil, "DUMP", string(name))
+		reply, text, err := r.persist(ctx, nil, j.key, int32(j.db), &command, "", func() {})
+		if err != nil {
+			return false, err
+		}
+		if text != "" {
+			return false, fmt.Errorf("comparing key %s: %s", r.name(int32(j.db), j.key), text)
+		}
+		dumps[i] = reply.Text
+	}
+	return dumps[0] == dumps[1] && dumps[0] != "", nil
 }
 
 // refusedPart deals with the error reply to one of the commands of a value.

@@ -335,3 +335,58 @@ func TestCancelAndCarryOn(t *testing.T) {
 		})
 	}
 }
+
+// A merge that was cancelled carries on: what it has written already is its own.
+func TestCarryOnMerging(t *testing.T) {
+	img := sampleOf(t, "redis-7.0", 800)
+	s := testserver.Start(t, "redis-7.0")
+	c := s.Client(t)
+	for _, conflict := range []restore.Conflict{restore.MergeFail, restore.MergeSkip, restore.MergeOverwrite} {
+		t.Run(string(conflict), func(t *testing.T) {
+			cancelled := 0
+			for i := range 12 {
+				if err := errors.Join(c.FlushAll(t.Context()).Err(), c.FunctionFlush(t.Context()).Err(), c.Set(t.Context(), "own:1", "before", 0).Err()); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				timer := time.AfterFunc(time.Duration(i)*5*time.Millisecond, cancel)
+				l := loader(t, slow(s.Options()), func(c *Config) { c.MaxValue, c.Logger = 2000, nil })
+				opts := &restore.Options{Conflict: conflict}
+				rep, err := l.Load(ctx, img, opts)
+				timer.Stop()
+				cancel()
+				if err != nil {
+					n, _ := c.Exists(t.Context(), markKey).Result()
+					cancelled += int(n)
+					if rep, err = l.Load(t.Context(), img, opts); err != nil {
+						t.Fatalf("carrying on: %v", err)
+					}
+				}
+				got := testserver.Snapshot(t, c)
+				if got["0/own:1"] != "string\n\"before\"" {
+					t.Errorf("own:1 is %q", got["0/own:1"])
+				}
+				delete(got, "0/own:1")
+				if n := img.backup.Keys; rep.Keys+rep.Skipped != n || conflict != restore.MergeSkip && rep.Skipped > 0 {
+					t.Errorf("%d keys and %d skipped are reported, of %d", rep.Keys, rep.Skipped, n)
+				}
+				rep.Losses = []restore.LossReport{{Name: string(lossStreamPending), Count: lostPending(img.contents, got)}} // of both runs
+				compareButLost(t, got, img, rep, string(conflict))
+			}
+			if cancelled < 2 {
+				t.Errorf("only %d were cancelled in the middle", cancelled)
+			}
+		})
+	}
+}
+
+// lostPending counts the streams that differ.
+func lostPending(want, got map[string]string) (n int64) {
+	want, got = comparable(want), comparable(got)
+	for key, value := range want {
+		if strings.HasPrefix(value, "stream") && got[key] != value {
+			n++
+		}
+	}
+	return n
+}

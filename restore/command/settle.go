@@ -164,6 +164,8 @@ func (r *run) persist(ctx context.Context, n *node, key []byte, db int32, comman
 				n = nil
 			}
 			text = string(refused)
+		case errors.Is(err, resp.ErrProtocol): // such as a value that is too large to be looked at
+			return resp.Reply{}, "", err
 		default:
 			if err := wait(err); err != nil {
 				return resp.Reply{}, "", err
