@@ -173,6 +173,17 @@ func TestRestoreLatest(t *testing.T) {
 	if got, rep, err := latest(); err != nil || got != "third" || rep.Backup != newest.ID {
 		t.Errorf("with a newer safety backup the latest is %q: %+v, %v", got, rep, err)
 	}
+	// A manifest that can't be read is passed over as well, and told of.
+	if err := c.Set(ctx, "which", "fourth", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	unreadable := take(t, service, "orders", from)
+	if err := storage.WriteFile(ctx, store, unreadable.Prefix()+"manifest.json", []byte("{"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, rep, err := latest(); err != nil || got != "third" || !strings.Contains(strings.Join(rep.Warnings, " "), string(unreadable.ID)) {
+		t.Errorf("with a newer manifest that can't be read the latest is %q: %+v, %v", got, rep, err)
+	}
 }
 
 // A new data store is made for a backup, and doesn't stay if the restore fails, unless the caller wants to look at it.
