@@ -174,6 +174,7 @@ func TestTargetKilled(t *testing.T) {
 	for _, version := range testserver.All() {
 		for _, durable := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/%v", version, durable), func(t *testing.T) {
+				t.Parallel()
 				img := bulky(t, version)
 				args := []string{"--appendonly", "no"}
 				if durable {

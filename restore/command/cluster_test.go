@@ -17,6 +17,7 @@ func TestSlotsMove(t *testing.T) {
 		img := sampleOfCluster(t, version, 2, 2000)
 		for _, maxValue := range []int{0, 2000} {
 			t.Run(fmt.Sprint(version, "/", maxValue), func(t *testing.T) {
+				t.Parallel()
 				cluster := testserver.StartCluster(t, version, 3, 0)
 				p := cluster.Primaries()
 				// A slot is on its way from the beginning, and is there in the middle; others go at once.
@@ -74,6 +75,7 @@ func TestSlotsMove(t *testing.T) {
 func TestFailover(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			img := sampleOfCluster(t, version, 2, 3000)
 			cluster := testserver.StartCluster(t, version, 2, 1)
 			p := cluster.Primaries()
@@ -92,6 +94,7 @@ func TestFailover(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			cluster.WaitUp(t) // until all nodes know who has which slots
 			got := cluster.Contents(t)
 			compareButLost(t, got, img, rep, version)
 		})
@@ -102,6 +105,7 @@ func TestFailover(t *testing.T) {
 func TestBetweenServersAndClusters(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			src := testserver.Start(t, version, "--databases", "1")
 			c := src.Client(t)
 			for i := range 300 {

@@ -15,6 +15,7 @@ import (
 func TestContract(t *testing.T) {
 	for _, version := range testserver.All() {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			img := sampleOf(t, version, 800)
 			loadertest.Run(t, func(t *testing.T) loadertest.Target {
 				s := testserver.Start(t, version)
@@ -46,6 +47,7 @@ func TestContract(t *testing.T) {
 func TestContractOfCluster(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			img := sampleOfCluster(t, version, 2, 800)
 			cluster := testserver.StartCluster(t, version, 3, 0)
 			flush := func(t *testing.T) {

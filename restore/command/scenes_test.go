@@ -281,13 +281,13 @@ func TestCancelAndCarryOn(t *testing.T) {
 			s := testserver.Start(t, version)
 			c := s.Client(t)
 			before := runtime.NumGoroutine()
-			for i := range 24 {
+			for i := range 14 {
 				if err := errors.Join(c.FlushAll(t.Context()).Err(), c.FunctionFlush(t.Context()).Err()); err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				var since atomic.Pointer[time.Time]
-				time.AfterFunc(time.Duration(i)*3*time.Millisecond, func() {
+				time.AfterFunc(time.Duration(i)*5*time.Millisecond, func() {
 					now := time.Now()
 					since.Store(&now)
 					cancel()
@@ -344,12 +344,12 @@ func TestCarryOnMerging(t *testing.T) {
 	for _, conflict := range []restore.Conflict{restore.MergeFail, restore.MergeSkip, restore.MergeOverwrite} {
 		t.Run(string(conflict), func(t *testing.T) {
 			cancelled := 0
-			for i := range 12 {
+			for i := range 8 {
 				if err := errors.Join(c.FlushAll(t.Context()).Err(), c.FunctionFlush(t.Context()).Err(), c.Set(t.Context(), "own:1", "before", 0).Err()); err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
-				timer := time.AfterFunc(time.Duration(i)*5*time.Millisecond, cancel)
+				timer := time.AfterFunc(time.Duration(i)*8*time.Millisecond, cancel)
 				l := loader(t, slow(s.Options()), func(c *Config) { c.MaxValue, c.Logger = 2000, nil })
 				opts := &restore.Options{Conflict: conflict}
 				rep, err := l.Load(ctx, img, opts)
