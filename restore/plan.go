@@ -123,6 +123,7 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	size += sizer(len(rdb.AppendSizes(nil, to, report.DBs)))
 	c.result = manifestOf(b, to, report, int64(size))
 	p.src = c
+	c.open = r.again
 	p.found(c.result, report, watch.inspect.Report())
 	verdict, err := loader.Check(ctx, Requirements{Backup: c.result, Options: opts, Memory: p.Memory, Final: true})
 	if err != nil {

@@ -178,15 +178,32 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// open opens a part for reading its raw bytes.
+// open opens a part for reading its raw bytes, and proves both these and the stored ones.
 func (r *Restorer) open(ctx context.Context, p catalog.Part) (*partReader, error) {
+	return r.openAs(ctx, p, Sum(p))
+}
+
+// again opens a part whose stored bytes were proved before: the raw ones prove that they are still the same.
+func (r *Restorer) again(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
+	sum := Sum(p)
+	if sum.RawSHA256 != "" {
+		sum.SHA256 = ""
+	}
+	in, err := r.openAs(ctx, p, sum)
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+func (r *Restorer) openAs(ctx context.Context, p catalog.Part, sum seal.Sum) (*partReader, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	object, err := r.object(ctx, p)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	sealed, err := seal.NewReader(object, Sum(p))
+	sealed, err := seal.NewReader(object, sum)
 	if err != nil {
 		cancel()
 		object.Close()

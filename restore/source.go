@@ -23,7 +23,7 @@ type untouched struct {
 func (s *untouched) Backup() *catalog.Backup { return s.b }
 
 func (s *untouched) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
-	return s.r.open(ctx, p)
+	return s.r.again(ctx, p)
 }
 
 // A conversion makes one stream of a backup's parts, in the dialect that a target takes, of what is selected.

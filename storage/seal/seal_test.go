@@ -232,3 +232,31 @@ func BenchmarkReader(b *testing.B) {
 		io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum)))
 	}
 }
+
+// One hash is enough: whatever is changed of the stored bytes, either the raw ones are the same or it is an error. Without any nothing is
+// read.
+func TestRawHashAlone(t *testing.T) {
+	raw := data(3000)
+	for _, compression := range []string{seal.None, seal.Zstd} {
+		stored, sum := sealed(t, raw, compression)
+		hash := sha256.Sum256(raw)
+		sum.SHA256, sum.RawSHA256 = "", hex.EncodeToString(hash[:])
+		if got, err := unseal(bytes.NewReader(stored), sum); err != nil || !bytes.Equal(got, raw) {
+			t.Fatalf("%s: %d bytes, %v", compression, len(got), err)
+		}
+		for i := range stored {
+			changed := bytes.Clone(stored)
+			changed[i] ^= 0x10
+			if got, err := unseal(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) && !bytes.Equal(got, raw) {
+				t.Errorf("%s: byte %d was changed: %v", compression, i, err)
+			}
+		}
+		if _, err := unseal(bytes.NewReader(stored[:len(stored)-1]), sum); !errors.Is(err, seal.ErrMismatch) {
+			t.Errorf("%s: cut: %v", compression, err)
+		}
+		sum.RawSHA256 = ""
+		if _, err := seal.NewReader(bytes.NewReader(stored), sum); err == nil {
+			t.Errorf("%s: a part without any hash is read", compression)
+		}
+	}
+}
