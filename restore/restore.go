@@ -86,16 +86,15 @@ type Report struct {
 	Method  string     `json:"method"` // the loader: "feed", "command", "dumpfile"
 	Dialect string     `json:"dialect,omitempty"`
 
-	Keys        int64        `json:"keys"`                  // written to the target; some may have been past their expiry when they got there
-	Functions   int64        `json:"functions"`             // libraries, written
-	DBs         []catalog.DB `json:"dbs,omitempty"`         // the keys written, by database and type
-	Filtered    int64        `json:"filtered,omitempty"`    // keys left out by the selection
-	Expired     int64        `json:"expired,omitempty"`     // keys left out because they had expired when the restore began
-	Skipped     int64        `json:"skipped,omitempty"`     // keys left alone because the target had one of that name
-	Overwritten int64        `json:"overwritten,omitempty"` // keys of the target that were replaced, where it tells
-	Converted   int64        `json:"converted,omitempty"`   // keys encoded anew for the target, or written by plain commands
-	Losses      []LossReport `json:"losses,omitempty"`      // what the target can't hold
-	Proof       Proof        `json:"proof"`                 // the comparison afterwards
+	Keys      int64        `json:"keys"`                // written to the target; some may have been past their expiry when they got there
+	Functions int64        `json:"functions"`           // libraries, written
+	DBs       []catalog.DB `json:"dbs,omitempty"`       // the keys written, by database and type
+	Filtered  int64        `json:"filtered,omitempty"`  // keys left out by the selection
+	Expired   int64        `json:"expired,omitempty"`   // keys left out because they had expired when the restore began
+	Skipped   int64        `json:"skipped,omitempty"`   // keys left alone because the target had one of that name
+	Converted int64        `json:"converted,omitempty"` // keys encoded anew for the target, or written by plain commands
+	Losses    []LossReport `json:"losses,omitempty"`    // what the target can't hold
+	Proof     Proof        `json:"proof"`               // the comparison afterwards
 
 	Bytes    int64         `json:"bytes"`  // of the snapshot, as the target got it
 	Verify   time.Duration `json:"verify"` // time that proving the backup took, in nanoseconds

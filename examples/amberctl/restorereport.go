@@ -43,7 +43,6 @@ func aside(w io.Writer, rep *restore.Report) {
 		{rep.Filtered, "left out: not selected"},
 		{rep.Expired, "left out: expired"},
 		{rep.Skipped, "left alone: the target had them"},
-		{rep.Overwritten, "replaced what the target had"},
 		{rep.Converted, "encoded anew for the target"},
 	} {
 		if part.n > 0 {
