@@ -16,7 +16,7 @@ all=$(go list ./... ./examples/...)
 status=0
 mapfile -t packages < <(grep -Ev "$plain" <<<"$all")
 run -race "$@" "${packages[@]}" || status=1
-run -race -run 'TestConnectionBreaks|TestCancelAndCarryOn|TestSlotMove|TestMergeBesideWriter|TestContractOfCluster' "$@" ./restore/command &
+run -race -run 'TestConnectionBreaks|TestCancelAndCarryOn|TestSlotsMove|TestMergeBesideWriter|TestContractOfCluster' "$@" ./restore/command &
 racing=$!
 mapfile -t packages < <(grep -E "$plain" <<<"$all")
 [ ${#packages[@]} = 0 ] || run "$@" "${packages[@]}" || status=1
