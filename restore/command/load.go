@@ -297,34 +297,14 @@ func (r *run) redoAll(f *feeder) error {
 		if err := clock.Sleep(r.ctx, min(firstPause<<pass, longestPause)); err != nil {
 			return context.Cause(r.ctx)
 		}
-		for _, p := range r.backup.Parts {
-			in, err := r.open(r.ctx, p)
-			if err != nil {
-				return err
-			}
-			in.quiet = true
-			err = r.part(f, in, p)
-			in.Close()
-			if err != nil {
-				return err
-			}
-		}
-		if err := f.flush(); err != nil {
+		if err := r.readAgain(f); err != nil {
 			return err
 		}
 	}
 }
 
-// once tells of a snapshot that comes straight from its source, of which nothing is known before: it can't be read twice.
-func once(b *catalog.Backup) bool { return b.RawBytes == 0 && b.Keys == 0 }
-
-// maxPasses is how often what could not be written is tried again.
-const maxPasses = 10
-
-// askAll asks for every key whether the target has it, before anything is written.
-func (r *run) askAll() error {
-	f := newFeeder(r.ctx, r)
-	f.ask = true
+// readAgain feeds all parts to their end, without counting what is read.
+func (r *run) readAgain(f *feeder) error {
 	for _, p := range r.backup.Parts {
 		in, err := r.open(r.ctx, p)
 		if err != nil {
@@ -337,7 +317,20 @@ func (r *run) askAll() error {
 			return err
 		}
 	}
-	if err := f.flush(); err != nil {
+	return f.flush()
+}
+
+// once tells of a snapshot that comes straight from its source, of which nothing is known before: it can't be read twice.
+func once(b *catalog.Backup) bool { return b.RawBytes == 0 && b.Keys == 0 }
+
+// maxPasses is how often what could not be written is tried again.
+const maxPasses = 10
+
+// askAll asks for every key whether the target has it, before anything is written.
+func (r *run) askAll() error {
+	f := newFeeder(r.ctx, r)
+	f.ask = true
+	if err := r.readAgain(f); err != nil {
 		return err
 	}
 	r.mu.Lock()
