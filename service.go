@@ -12,7 +12,6 @@ import (
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
-	"github.com/amberkv/amber/catalog/storecatalog"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
@@ -20,10 +19,12 @@ import (
 
 // Config wires a Service. Only Store is required.
 type Config struct {
-	// Store keeps the backups. It stays the caller's.
+	// Store keeps the backups that are asked for without a store's name. It stays the caller's.
 	Store storage.Store
-	// Catalog and Leaser know the backups and keep runs apart. nil: both are kept in Store, so that a copy of it is
-	// all that a restore needs. They are set together or not at all.
+	// Stores are further ones, by name.
+	Stores []NamedStore
+	// Catalog and Leaser know the backups in Store and keep runs apart, those into Stores too. nil: both are kept in Store, so that a copy
+	// of it is all that a restore needs. They are set together or not at all.
 	Catalog catalog.Catalog
 	Leaser  catalog.Leaser
 	// Logger gets what an operator may want to know. nil: nothing is logged.
@@ -37,12 +38,11 @@ type Config struct {
 }
 
 // A Service is the Backups page of a managed service, as calls. It is safe for use by several goroutines, and any number of
-// processes may have one over the same store.
+// processes may have one over the same stores.
 type Service struct {
-	cfg      Config
-	runner   *backup.Runner
-	restorer *restore.Restorer
-	now      clock.Func
+	cfg    Config
+	places []*place // the first is that of Config.Store
+	now    clock.Func
 }
 
 // New returns a Service. It touches nothing. The error says which field of the configuration is missing or wrong.
@@ -53,26 +53,19 @@ func New(cfg Config) (*Service, error) {
 	if (cfg.Catalog == nil) != (cfg.Leaser == nil) {
 		return nil, errors.New("amber: Config.Catalog and Config.Leaser are set together or not at all")
 	}
-	if cfg.Catalog == nil {
-		c, err := storecatalog.New(storecatalog.Config{Store: cfg.Store, Now: cfg.Now})
-		if err != nil {
-			return nil, err
-		}
-		cfg.Catalog, cfg.Leaser = c, c
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	runner, err := backup.NewRunner(backup.Config{Store: cfg.Store, Catalog: cfg.Catalog, Leaser: cfg.Leaser,
-		Logger: cfg.Logger, Now: cfg.Now, LeaseTTL: cfg.LeaseTTL})
-	if err != nil {
+	s := &Service{cfg: cfg, now: clock.Or(cfg.Now)}
+	if err := s.addPlace(NamedStore{Store: cfg.Store, Catalog: cfg.Catalog}); err != nil {
 		return nil, err
 	}
-	restorer, err := restore.New(restore.Config{Store: cfg.Store, Catalog: cfg.Catalog, Logger: cfg.Logger, Now: cfg.Now, TempDir: cfg.TempDir})
-	if err != nil {
-		return nil, err
+	for _, n := range cfg.Stores {
+		if err := s.addPlace(n); err != nil {
+			return nil, err
+		}
 	}
-	return &Service{cfg: cfg, runner: runner, restorer: restorer, now: clock.Or(cfg.Now)}, nil
+	return s, nil
 }
 
 // A BackupRequest says what to back up.
@@ -88,6 +81,8 @@ type BackupRequest struct {
 	Prefer replica.Prefer
 	// Snapshotter takes the snapshot in another way.
 	Snapshotter backup.Snapshotter
+
+	Store string // the name of one of Config.Stores; empty: Config.Store
 
 	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
 	Progress func(Progress)
@@ -108,8 +103,12 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 			return nil, err
 		}
 	}
+	at, err := s.place(q.Store)
+	if err != nil {
+		return nil, err
+	}
 	watch := s.watch("backup", q.Progress)
-	b, err := s.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
+	b, err := at.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
 		Snapshotter: q.Snapshotter, Progress: watch.backup})
 	if err != nil {
 		return nil, err
@@ -119,31 +118,63 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	return b, nil
 }
 
-// List gives the backups that q selects, newest first; the zero Query selects all that are ready. A manifest that can't
-// be read is an error in the sequence that wraps catalog.ErrCorrupt, after which the sequence goes on.
+// List gives the backups of all stores that q selects, newest first; the zero Query selects all that are ready. A manifest that can't
+// be read is an error in the sequence that wraps catalog.ErrCorrupt, after which the sequence goes on. A backup that was copied to another store
+// is listed once for each.
 func (s *Service) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.Backup, error] {
-	return s.cfg.Catalog.List(ctx, q)
+	return func(yield func(*catalog.Backup, error) bool) {
+		for f, err := range s.ListAll(ctx, q) {
+			if !yield(f.Backup, err) {
+				return
+			}
+		}
+	}
 }
 
 // Get returns the manifest of a backup in any state. The error wraps catalog.ErrNotFound or catalog.ErrCorrupt.
 func (s *Service) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, error) {
-	b, _, err := s.cfg.Catalog.Get(ctx, id)
+	_, b, err := s.find(ctx, id)
 	return b, err
 }
 
 // Verify proves a backup from the store alone, as a restore would before it touches its target. progress may be nil.
 // See restore.Restorer.Verify for what the errors wrap.
 func (s *Service) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*restore.Verification, error) {
-	return s.restorer.Verify(ctx, id, s.watch("verify", progress).restore)
+	at, _, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return at.restorer.Verify(ctx, id, s.watch("verify", progress).restore)
 }
 
-// Delete removes a backup for good. See backup.Runner.Delete.
+// Delete removes a backup for good, from every store that has it. See backup.Runner.Delete.
 func (s *Service) Delete(ctx context.Context, id catalog.ID) error {
-	return s.runner.Delete(ctx, id)
+	var errs, missing []error
+	for _, at := range s.places {
+		switch err := at.runner.Delete(ctx, id); {
+		case errors.Is(err, catalog.ErrNotFound):
+			missing = append(missing, err)
+		case err != nil:
+			errs = append(errs, at.wrap(err))
+		}
+	}
+	if len(missing) == len(s.places) {
+		return missing[0]
+	}
+	return errors.Join(errs...)
 }
 
-// Sweep removes what killed, failed and cancelled runs left in the store. grace is how long their records stay; 0 means a
+// Sweep removes what killed, failed and cancelled runs left in the stores. grace is how long their records stay; 0 means a
 // day. See backup.Runner.Sweep.
 func (s *Service) Sweep(ctx context.Context, grace time.Duration) (backup.SweepReport, error) {
-	return s.runner.Sweep(ctx, grace)
+	var all backup.SweepReport
+	var errs []error
+	for _, at := range s.places {
+		rep, err := at.runner.Sweep(ctx, grace)
+		all.Add(rep)
+		if err != nil {
+			errs = append(errs, at.wrap(err))
+		}
+	}
+	return all, errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package amber
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -71,11 +72,11 @@ const (
 // PlanRestore does everything that Restore does up to the first write, and tells what was found: whether the target can take the
 // backup, and what would be written, left out, converted and lost. See restore.Restorer.Plan.
 func (s *Service) PlanRestore(ctx context.Context, q RestoreRequest) (*restore.Plan, error) {
-	loader, opts, err := s.restoreOptions(ctx, &q)
+	at, loader, opts, err := s.restoreOptions(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := s.restorer.Plan(ctx, q.Backup, loader, opts)
+	plan, err := at.restorer.Plan(ctx, q.Backup, loader, opts)
 	if err != nil {
 		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}
@@ -85,11 +86,11 @@ func (s *Service) PlanRestore(ctx context.Context, q RestoreRequest) (*restore.P
 // Restore proves a backup and puts it into a target. It returns nil only if the target has taken all of it that was asked for, counted, and
 // compared as far as q.Compare says. See restore.Restorer.Restore for what the errors wrap.
 func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Report, error) {
-	loader, opts, err := s.restoreOptions(ctx, &q)
+	at, loader, opts, err := s.restoreOptions(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	rep, err := s.restorer.Restore(ctx, q.Backup, loader, opts)
+	rep, err := at.restorer.Restore(ctx, q.Backup, loader, opts)
 	if err != nil {
 		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}
@@ -97,43 +98,39 @@ func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Repor
 	return rep, nil
 }
 
-// restoreOptions checks a request and makes of it what a Restorer takes.
-func (s *Service) restoreOptions(ctx context.Context, q *RestoreRequest) (restore.Loader, *restore.Options, error) {
+// restoreOptions checks a request, finds the backup, and makes of the request what a Restorer takes.
+func (s *Service) restoreOptions(ctx context.Context, q *RestoreRequest) (*place, restore.Loader, *restore.Options, error) {
 	switch {
 	case q.Backup == "":
-		return nil, nil, errors.New("amber: RestoreRequest.Backup is required")
+		return nil, nil, nil, errors.New("amber: RestoreRequest.Backup is required")
 	case q.To == nil && q.Loader == nil:
-		return nil, nil, errors.New("amber: RestoreRequest.To or RestoreRequest.Loader is required")
+		return nil, nil, nil, errors.New("amber: RestoreRequest.To or RestoreRequest.Loader is required")
 	case q.Loader != nil && q.Method != MethodAuto:
-		return nil, nil, errors.New("amber: RestoreRequest.Method and RestoreRequest.Loader exclude each other")
+		return nil, nil, nil, errors.New("amber: RestoreRequest.Method and RestoreRequest.Loader exclude each other")
+	}
+	at, b, err := s.find(ctx, q.Backup)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}
 	opts := &restore.Options{Conflict: q.Conflict, Expiry: q.Expiry, Select: q.Select, Accept: q.Accept, Compare: q.Compare,
 		Progress: s.watch("restore", q.Progress).restore}
 	if q.Conflict == restore.Replace && !q.NoSafetyBackup && q.To != nil {
-		opts.Safety = func(ctx context.Context) (catalog.ID, error) { return s.safetyBackup(ctx, q) }
+		opts.Safety = func(ctx context.Context) (catalog.ID, error) { return s.safetyBackup(ctx, at, b.DataStore, q) }
 	}
 	if q.Loader != nil {
-		return q.Loader, opts, nil
+		return at, q.Loader, opts, nil
 	}
 	loader, err := s.loader(q)
-	return loader, opts, err
+	return at, loader, opts, err
 }
 
-// safetyBackup backs up what a target holds, before it is replaced.
-func (s *Service) safetyBackup(ctx context.Context, q *RestoreRequest) (catalog.ID, error) {
+// safetyBackup backs up what a target holds, before it is replaced, into the store that has what replaces it.
+func (s *Service) safetyBackup(ctx context.Context, at *place, dataStore string, q *RestoreRequest) (catalog.ID, error) {
 	snapshotter, err := replica.New(replica.Config{Options: q.To, Prefer: replica.PreferPrimary, Logger: s.cfg.Logger})
 	if err != nil {
 		return "", err
 	}
-	store := q.TargetStore
-	if store == "" {
-		b, err := s.Get(ctx, q.Backup)
-		if err != nil {
-			return "", err
-		}
-		store = b.DataStore
-	}
-	b, err := s.runner.Run(ctx, backup.Request{DataStore: store, Kind: catalog.KindSafety, Snapshotter: snapshotter,
+	b, err := at.runner.Run(ctx, backup.Request{DataStore: cmp.Or(q.TargetStore, dataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
 		Description: "what the target held before " + string(q.Backup) + " was restored into it"})
 	if err != nil {
 		return "", fmt.Errorf("%w; without a safety backup the restore works if it is told so", err)

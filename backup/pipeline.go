@@ -69,7 +69,9 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 	// Closing the source ends a read that waits, when the parser or the store has failed.
 	unblock := context.AfterFunc(gctx, func() { in.Close() })
 	defer unblock()
-	out, err := n.cfg.Store.Create(ctx, part.Key, &storage.CreateOptions{IfNotExist: true})
+	// The key is ours alone by its ID. Where the store can hold us to that, it does.
+	out, err := n.cfg.Store.Create(ctx, part.Key, &storage.CreateOptions{
+		IfNotExist: storage.CapabilitiesOf(n.cfg.Store).Exclusive, SizeHint: max(p.Size, n.b.Source.UsedMemory, 0)})
 	if err != nil {
 		return fail(fmt.Errorf("%w: creating %s: %w", ErrStore, part.Key, err))
 	}

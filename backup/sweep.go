@@ -24,6 +24,14 @@ type SweepReport struct {
 	Bytes       int64 `json:"bytes"`       // of those
 }
 
+// Add adds what another sweep removed.
+func (r *SweepReport) Add(o SweepReport) {
+	r.Interrupted += o.Interrupted
+	r.Records += o.Records
+	r.Objects += o.Objects
+	r.Bytes += o.Bytes
+}
+
 // Sweep removes what no backup needs: the parts of runs that died, failed or were cancelled, of backups whose deletion was cut
 // short, and what killed writers left in the store. Runs that are at work keep their data store's lease and are left alone,
 // as is everything that belongs to a ready backup, to a manifest that can't be read, or to somebody else.
@@ -59,12 +67,10 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
 		errs = append(errs, err)
 	}
-	if s, ok := r.cfg.Store.(storage.Sweeper); ok {
-		objects, bytes, err := s.SweepUnfinished(ctx, before)
-		rep.Objects, rep.Bytes = rep.Objects+objects, rep.Bytes+bytes
-		if err != nil {
-			errs = append(errs, err)
-		}
+	objects, bytes, err := storage.SweepUnfinished(ctx, r.cfg.Store, before)
+	rep.Objects, rep.Bytes = rep.Objects+objects, rep.Bytes+bytes
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return rep, fmt.Errorf("%w: sweeping: %w", ErrStore, err)

@@ -59,6 +59,7 @@ type Kind string
 const (
 	KindManual Kind = "manual" // somebody asked for it
 	KindSafety Kind = "safety" // what a target held before a restore replaced it
+	KindImport Kind = "import" // it was read from a file or a URL
 )
 
 // A Backup is the manifest of one backup. It never holds a secret.

@@ -5,9 +5,10 @@
 // processes and machines; and what was committed is seen by every later Open, Stat and List.
 //
 // The drivers are sub-packages: filestore keeps objects in a directory, memstore in memory. A driver of your own proves
-// itself with storetest.Run.
+// itself with storetest.Run. Buckets of S3, GCS, Azure and the like are in the module storage/blobstore.
 //
-// A new ability of some stores is an optional interface that is found by assertion, as in io/fs: see [Sweeper].
+// A new ability of some stores is an optional interface, as in io/fs: [Sweeper], [URLSigner], [Limited], [Describer]. A store that works on
+// another one has a method Unwrap() Store, and the functions of this package that use an ability look through it.
 package storage
 
 import (
@@ -27,6 +28,18 @@ var (
 	ErrExists     = errors.New("object exists already")
 	ErrInvalidKey = errors.New("invalid object key")
 	ErrAborted    = errors.New("write was aborted")
+)
+
+// Errors that say of what nature a failure is. A store that can tell wraps them beside the cause; what wraps none of them
+// is taken for a failure that stays.
+var (
+	// ErrTransient: the store can't be reached, is overloaded or failed by itself; the same call may work later. Package retry
+	// makes such calls again.
+	ErrTransient = errors.New("store failed for the moment")
+	// ErrDenied: the store doesn't let these credentials do this.
+	ErrDenied = errors.New("store denies access")
+	// ErrRetained: the object may not be deleted or replaced yet, by the store's own rules of retention.
+	ErrRetained = errors.New("object is retained by its store")
 )
 
 // MaxKeyLen is the longest key in bytes that every store takes.
@@ -67,7 +80,13 @@ type CreateOptions struct {
 	// IfNotExist makes the create exclusive: of all writers that race for a key, in any number of processes, exactly
 	// one Commit returns nil, and the others, as well as every later one, an error that wraps ErrExists. A store may
 	// return that error from Create already.
+	//
+	// A store that can't do this returns an error that wraps errors.ErrUnsupported; see CapabilitiesOf.
 	IfNotExist bool
+
+	// SizeHint is how many bytes the object will have at most, as far as the caller knows; 0: nobody knows. An object may turn out
+	// larger or smaller. Stores that upload in a limited number of pieces choose their size by it.
+	SizeHint int64
 }
 
 // A Writer takes the bytes of one object. It is used by one goroutine at a time.
@@ -88,15 +107,6 @@ type Info struct {
 	Key     string
 	Size    int64     // in bytes
 	ModTime time.Time // of the commit, by the store's clock
-}
-
-// A Sweeper is a Store that a killed writer can leave something behind in, invisible to List: a temporary file, an
-// unfinished multipart upload.
-type Sweeper interface {
-	// SweepUnfinished removes what writers left that have not written anything since before, and says how many bytes
-	// in how many unfinished objects it removed. A writer that is still at work and loses its temporary object to a
-	// sweep fails at Commit; choose a time well past the longest pause a writer can make.
-	SweepUnfinished(ctx context.Context, before time.Time) (objects int, bytes int64, err error)
 }
 
 // ValidKey returns nil for a key that every store takes, else an error that wraps ErrInvalidKey and says what is wrong.

@@ -74,6 +74,8 @@ func New(cfg Config) (*Catalog, error) {
 	switch {
 	case cfg.Store == nil:
 		return nil, errors.New("storecatalog: Config.Store is required")
+	case !storage.CapabilitiesOf(cfg.Store).Exclusive:
+		return nil, errors.New("storecatalog: this store has no exclusive create, on which the catalog's safety rests: keep the catalog in a database, or in another store")
 	case cfg.ClockSkew < 0:
 		return nil, fmt.Errorf("storecatalog: Config.ClockSkew is negative: %v", cfg.ClockSkew)
 	case cfg.ClockSkew == 0:

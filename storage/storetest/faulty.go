@@ -166,6 +166,9 @@ func (f *Faulty) call(ctx context.Context, op Op, key string, do func() error) e
 	return f.err(fault, op, key)
 }
 
+// Unwrap returns the store that f works on.
+func (f *Faulty) Unwrap() storage.Store { return f.store }
+
 // Create starts an object. With a fault After it, the writer that the caller doesn't get is aborted.
 func (f *Faulty) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
 	var w storage.Writer
@@ -239,12 +242,8 @@ func (f *Faulty) Delete(ctx context.Context, key string) error {
 
 // SweepUnfinished sweeps the store if that is a storage.Sweeper; else it does nothing.
 func (f *Faulty) SweepUnfinished(ctx context.Context, before time.Time) (objects int, bytes int64, err error) {
-	s, ok := f.store.(storage.Sweeper)
-	if !ok {
-		return 0, 0, ctx.Err()
-	}
 	err = f.call(ctx, OpSweep, "", func() (err error) {
-		objects, bytes, err = s.SweepUnfinished(ctx, before)
+		objects, bytes, err = storage.SweepUnfinished(ctx, f.store, before)
 		return err
 	})
 	return objects, bytes, err
