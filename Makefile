@@ -20,20 +20,20 @@ TEST     ?=
 FIXTURES ?=
 BENCH    ?=
 
-PACKAGES := ./... ./examples/...
+PACKAGES := ./... ./examples/... ./storage/blobstore/...
 
-.PHONY: help demo test matrix check bench servers fuzz crash campaign cover setup setup-race clean
+.PHONY: help demo test matrix check bench servers databases fuzz crash campaign cover setup setup-race clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-demo: setup servers ## back up, wipe and restore a real server, and prove that nothing is lost
+demo: setup databases ## back up, wipe and restore a real server, and prove that nothing is lost
 	@go run ./examples/quickstart
 
 test: setup-race servers ## all tests, on four real servers, with the race detector where it pays (TEST=arguments)
 	@scripts/test.sh $(TEST)
 
-matrix: setup servers ## every source into every target, as a table; of FIXTURES=directory instead of our own
+matrix: setup databases ## every source into every target, as a table; of FIXTURES=directory instead of our own
 	@go test -count=1 -timeout 1h -v -run TestMatrix . $(if $(FIXTURES),-fixtures "$(abspath $(FIXTURES))") | grep -v -e '^=== ' -e '^ *--- PASS'
 
 check: setup ## formatting, go vet, staticcheck, the import rules, tidy modules, scripts
@@ -42,10 +42,13 @@ check: setup ## formatting, go vet, staticcheck, the import rules, tidy modules,
 bench: setup servers ## speed and memory beside the servers' own tools, as a table (BENCH=arguments, see go run ./internal/bench -h)
 	@go run ./internal/bench $(BENCH)
 
-servers: ## the real servers for the tests: Redis 7.0 and 8.0, Valkey 8.1 and 9.1
+servers: setup databases ## the real servers for the tests: Redis 7.0 and 8.0, Valkey 8.1 and 9.1, and stores that speak S3, GCS and Azure
+	@scripts/stores.sh $(if $(filter servers,$(MAKECMDGOALS)),,--quiet)
+
+databases:
 	@scripts/servers.sh $(if $(filter servers,$(MAKECMDGOALS)),,--quiet)
 
-fuzz: setup servers ## every fuzz target for FUZZ=200000 executions
+fuzz: setup databases ## every fuzz target for FUZZ=200000 executions
 	@scripts/fuzz.sh $(FUZZ)
 
 crash: setup servers ## the tests that kill processes, CRASH=10 times

@@ -1,7 +1,8 @@
 #!/bin/bash
 # setup.sh: installs what building and testing need and this machine lacks. Quick and silent when nothing is missing.
 #
-# usage: setup.sh [race]     with "race" also a C compiler, without which Go has no race detector
+# usage: setup.sh [race]     with "race", which is for the tests, also a C compiler, without which Go has no race detector, and
+#                            npm, with which stores.sh installs one of the servers
 #
 # Go: the first of those on PATH, in /usr/local/go and in /usr/lib/go-* that is new enough for go.mod; else the toolchain that an
 # older Go fetches by itself; else Debian's package, unpacked below the cache directory, which needs no root. When it is
@@ -99,5 +100,8 @@ flock 8
 if command -v apt-get >/dev/null && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
   install update-ca-certificates ca-certificates
 fi
-[ "${1:-}" != race ] || install "${CC:-gcc}" gcc libc6-dev
+if [ "${1:-}" = race ]; then
+  install "${CC:-gcc}" gcc libc6-dev
+  install npm nodejs npm
+fi
 choose

@@ -1,5 +1,5 @@
 #!/bin/bash
-# test.sh: runs every test of both modules: with the race detector, except in packages that have no goroutines of their own,
+# test.sh: runs every test of all modules: with the race detector, except in packages that have no goroutines of their own,
 # where it would find nothing and cost most of the time, in the examples, whose work is done by processes of their own, and in package
 # amber, which only wires others. Of restore/command, whose tests take long, those run with it once more that have the most going on at once.
 #
@@ -12,7 +12,7 @@ plain='/amber$|/(restore/command|rdb|examples|internal/(archtest|bench|crc64|dis
 # Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
 run() { go test -count=1 "$@" | { grep -v 'no test files' || true; }; }
 
-all=$(go list ./... ./examples/...)
+all=$(go list ./... ./examples/... ./storage/blobstore/...)
 status=0
 mapfile -t packages < <(grep -Ev "$plain" <<<"$all")
 run -race "$@" "${packages[@]}" || status=1

@@ -308,13 +308,9 @@ func ProgramPath(version, name string) (string, error) {
 	if !slices.Contains(All(), version) {
 		return "", fmt.Errorf("testserver knows no %q, but %s", version, strings.Join(All(), ", "))
 	}
-	dir := os.Getenv("AMBER_SERVERS")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		dir = filepath.Join(cache, "amber", "servers")
+	dir, err := Dir()
+	if err != nil {
+		return "", err
 	}
 	product, _, _ := strings.Cut(version, "-")
 	path := filepath.Join(dir, "bin", version, product+"-"+name)
@@ -322,4 +318,16 @@ func ProgramPath(version, name string) (string, error) {
 		return "", fmt.Errorf("%s is not prepared: %w; run `make servers`", version, err)
 	}
 	return path, nil
+}
+
+// Dir returns the directory of the servers that were prepared.
+func Dir() (string, error) {
+	if dir := os.Getenv("AMBER_SERVERS"); dir != "" {
+		return dir, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, "amber", "servers"), nil
 }
