@@ -1,4 +1,3 @@
-// Package blobstore keeps objects in buckets of S3, GCS, Azure and whatever else gocloud.dev has a driver for.
 package blobstore
 
 import (
