@@ -6,7 +6,6 @@ package teststore
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -28,8 +27,16 @@ type Server struct {
 	URL  string // http://host:port
 	Dir  string // its directory
 
-	cmd    *exec.Cmd
-	exited chan struct{}
+	log     string // a file's name
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	unwatch func()
+}
+
+// Close is Kill for the last time.
+func (s *Server) Close() {
+	s.unwatch()
+	s.Kill()
 }
 
 // Kill ends the server with SIGKILL and waits for its end.
@@ -52,37 +59,59 @@ const (
 // An S3 is a server that speaks S3.
 type S3 struct {
 	*Server
-	t testing.TB
+	t testing.TB // nil if it was launched by a program
 }
 
 // StartS3 starts a versitygw, with versions and object lock for buckets that ask for them. Further arguments, such as "--cert", come before
 // those of its file system.
 func StartS3(t testing.TB, args ...string) *S3 {
 	t.Helper()
-	dir := t.TempDir()
+	s, err := LaunchS3(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endAfter(t, s.Server)
+	s.t = t
+	return s
+}
+
+// LaunchS3 is StartS3 for programs: the caller ends the server with Close. It keeps everything in dir.
+func LaunchS3(dir string, args ...string) (*S3, error) {
 	for _, sub := range []string{"data", "sidecar", "versions"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	s := start(t, dir, func(addr string) *exec.Cmd {
+	path, err := program("versitygw")
+	if err != nil {
+		return nil, err
+	}
+	s, err := launch(dir, func(addr string) *exec.Cmd {
 		args := append([]string{"--port", addr, "--quiet", "--health", "/healthz"}, args...)
 		args = append(args, "posix", "--sidecar", filepath.Join(dir, "sidecar"), "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data"))
-		cmd := exec.Command(program(t, "versitygw"), args...)
+		cmd := exec.Command(path, args...)
 		cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+S3AccessKey, "ROOT_SECRET_KEY="+S3SecretKey)
 		return cmd
 	})
-	return &S3{s, t}
+	if err != nil {
+		return nil, err
+	}
+	return &S3{Server: s}, nil
 }
 
 // Bucket makes a bucket and returns its name.
 func (s *S3) Bucket(name string) string {
 	s.t.Helper()
-	// The gateway takes every directory for a bucket.
-	if err := os.Mkdir(filepath.Join(s.Dir, "data", name), 0o700); err != nil {
+	if err := s.MakeBucket(name); err != nil {
 		s.t.Fatal(err)
 	}
 	return name
+}
+
+// MakeBucket is Bucket for programs.
+func (s *S3) MakeBucket(name string) error {
+	// The gateway takes every directory for a bucket.
+	return os.Mkdir(filepath.Join(s.Dir, "data", name), 0o700)
 }
 
 // Objects is where the server keeps a bucket's objects as files, for a look from outside.
@@ -91,9 +120,13 @@ func (s *S3) Objects(bucket string) string { return filepath.Join(s.Dir, "data",
 // StartGCS starts a fake-gcs-server, which keeps objects in memory. Clients find it by its Addr in STORAGE_EMULATOR_HOST or as an endpoint.
 func StartGCS(t testing.TB) *GCS {
 	t.Helper()
+	path, err := program("fake-gcs-server")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := start(t, t.TempDir(), func(addr string) *exec.Cmd {
 		host, port, _ := strings.Cut(addr, ":")
-		return exec.Command(program(t, "fake-gcs-server"), "-scheme", "http", "-host", host, "-port", port, "-backend", "memory",
+		return exec.Command(path, "-scheme", "http", "-host", host, "-port", port, "-backend", "memory",
 			"-external-url", "http://"+addr, "-public-host", addr, "-log-level", "error")
 	})
 	return &GCS{s, t}
@@ -133,7 +166,10 @@ const (
 func StartAzure(t testing.TB) *Server {
 	t.Helper()
 	dir := t.TempDir()
-	script := program(t, filepath.Join("azurite", "node_modules", "azurite", "dist", "src", "blob", "main.js"))
+	script, err := program(filepath.Join("azurite", "node_modules", "azurite", "dist", "src", "blob", "main.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return start(t, dir, func(addr string) *exec.Cmd {
 		host, port, _ := strings.Cut(addr, ":")
 		return exec.Command("node", script, "--blobHost", host, "--blobPort", port, "--location", dir, "--silent", "--disableTelemetry", "--skipApiVersionCheck")
@@ -141,80 +177,88 @@ func StartAzure(t testing.TB) *Server {
 }
 
 // program returns the path of something that stores.sh prepared.
-func program(t testing.TB, name string) string {
-	t.Helper()
+func program(name string) (string, error) {
 	dir, err := testserver.Dir()
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	path := filepath.Join(dir, "stores", name)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s is not prepared: %v; run `make servers`", name, err)
+		return "", fmt.Errorf("%s is not prepared: %w; run `make servers`", name, err)
 	}
-	return path
+	return path, nil
 }
 
 // readyWithin is how long a server may take to answer. It is long because tests of several packages share the machine.
 const readyWithin = 60 * time.Second
 
-// start starts a server on a free port and waits until it answers.
 func start(t testing.TB, dir string, command func(addr string) *exec.Cmd) *Server {
 	t.Helper()
+	s, err := launch(dir, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endAfter(t, s)
+	return s
+}
+
+func endAfter(t testing.TB, s *Server) {
+	t.Cleanup(func() {
+		s.Close()
+		if text, err := os.ReadFile(s.log); t.Failed() && err == nil {
+			t.Logf("the log of %s ends\n%s", s.cmd.Args[0], text[max(0, len(text)-4096):])
+		}
+	})
+}
+
+// launch starts a server on a free port and waits until it answers.
+func launch(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
 	for attempt := 0; ; attempt++ {
-		addr, err := testserver.FreeAddr()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := &Server{Addr: addr, URL: "http://" + addr, Dir: dir, cmd: command(addr), exited: make(chan struct{})}
-		log, err := os.Create(filepath.Join(t.TempDir(), "server.log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.cmd.Stdout, s.cmd.Stderr = log, log
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		err = s.cmd.Start()
-		log.Close()
-		if err != nil {
-			t.Fatalf("starting %s: %v", s.cmd.Path, err)
-		}
-		go func() {
-			s.cmd.Wait()
-			close(s.exited)
-		}()
-		end, err := watch(s.cmd.Process.Pid)
-		if err != nil {
-			s.Kill()
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			end()
-			s.Kill()
-			if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
-				t.Logf("the log of %s ends\n%s", s.cmd.Args[0], text[max(0, len(text)-4096):])
-			}
-		})
-		err = s.ready(t.Context())
-		if err == nil {
-			return s
-		}
+		s, err := try(dir, command)
 		// The port was free a moment ago, but somebody else may have taken it.
-		if attempt == 4 {
-			text, _ := os.ReadFile(log.Name())
-			t.Fatalf("%s: %v\n%s", s.cmd.Args[0], err, text)
+		if err == nil || attempt == 4 {
+			return s, err
 		}
 	}
 }
 
+func try(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
+	addr, err := testserver.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.CreateTemp(dir, "server-*.log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	s := &Server{Addr: addr, URL: "http://" + addr, Dir: dir, log: log.Name(), cmd: command(addr), exited: make(chan struct{})}
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", s.cmd.Path, err)
+	}
+	go func() {
+		s.cmd.Wait()
+		close(s.exited)
+	}()
+	if s.unwatch, err = watch(s.cmd.Process.Pid); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	if err := s.ready(); err != nil {
+		s.Close()
+		text, _ := os.ReadFile(s.log) // that there is none says enough
+		return nil, fmt.Errorf("%s: %w\n%s", s.cmd.Args[0], err, text)
+	}
+	return s, nil
+}
+
 // ready waits until the server accepts connections, or ends.
-func (s *Server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/healthz", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
+func (s *Server) ready() error {
+	client := &http.Client{Timeout: 5 * time.Second}
+	for deadline := time.Now().Add(readyWithin); ; {
+		resp, err := client.Get(s.URL + "/healthz")
 		if err == nil {
 			resp.Body.Close()
 			select {
@@ -224,11 +268,12 @@ func (s *Server) ready(ctx context.Context) error {
 				return nil
 			}
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("it doesn't answer on %s: %w", s.Addr, err)
+		}
 		select {
 		case <-s.exited:
 			return fmt.Errorf("it ended (%v) instead of serving on %s", s.cmd.ProcessState, s.Addr)
-		case <-ctx.Done():
-			return fmt.Errorf("it doesn't answer on %s: %w", s.Addr, err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
