@@ -2,8 +2,10 @@ package teststore
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -33,6 +35,41 @@ func TestStart(t *testing.T) {
 		c.s.Kill()
 		if _, err := net.DialTimeout("tcp", c.s.Addr, time.Second); err == nil || errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s: after Kill somebody answers: %v", what, err)
+		}
+	}
+}
+
+// TestSignedURL: a signed URL does what it was signed for, for as long as it was signed for, and nothing else.
+func TestSignedURL(t *testing.T) {
+	s := StartS3(t)
+	bucket, key := s.Bucket("things"), "a/key with spaces + ümlauts"
+	do := func(method, url, body string) int {
+		req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		got, err := io.ReadAll(resp.Body)
+		if method == "GET" && resp.StatusCode == 200 && string(got) != "hello" {
+			t.Errorf("GET gave %q, %v", got, err)
+		}
+		return resp.StatusCode
+	}
+	now := time.Now()
+	put, get := s.SignedURL("PUT", bucket, key, now, time.Minute), s.SignedURL("GET", bucket, key, now, time.Minute)
+	for _, c := range []struct {
+		method, url string
+		want        int
+	}{
+		{"PUT", put, 200}, {"GET", get, 200}, {"GET", put, 403}, {"PUT", get, 403},
+		{"GET", s.SignedURL("GET", bucket, key, now.Add(-time.Hour), time.Minute), 403},
+	} {
+		if got := do(c.method, c.url, "hello"); got != c.want {
+			t.Errorf("%s %s: %d, want %d", c.method, c.url, got, c.want)
 		}
 	}
 }
