@@ -60,7 +60,7 @@ The backup is listed when all that is done, and not before. One data store has o
 			if q.From, err = a.options(&from); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{LeaseTTL: leaseTTL})
+			svc, done, err := a.service(cmd.Context(), amber.Config{LeaseTTL: leaseTTL})
 			if err != nil {
 				return err
 			}

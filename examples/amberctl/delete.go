@@ -24,7 +24,7 @@ that is cut short is finished by giving it again with the ID, or by a sweep.` + 
 			if err := checkID(id); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ nothing: it is safe only when no run is paused anywhere.`,
 			case grace == 0:
 				grace = -1 // that is what the service calls it; its 0 is the default
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}

@@ -48,7 +48,7 @@ A manifest that can't be read is an error on standard error and in the exit stat
 			if err := checkID(id); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}

@@ -70,7 +70,7 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 			if err := a.restoreRequest(cmd, &f, &q); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/amberkv/amber"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/restore"
+	"github.com/amberkv/amber/storage"
 )
 
 // The exit statuses.
@@ -139,12 +140,24 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-// service opens the store. The caller calls done in the end.
-func (a *app) service(cfg amber.Config) (svc *amber.Service, done func(), err error) {
+// openStore opens the store that --store or AMBER_STORE names.
+func (a *app) openStore(ctx context.Context) (storage.StoreCloser, error) {
 	if a.store == "" {
 		a.store = a.env("AMBER_STORE")
 	}
-	store, err := openStore(a.store)
+	if a.store == "" {
+		return nil, usagef("--store (or AMBER_STORE) is missing: say where the backups are, as in --store file:///var/backups")
+	}
+	store, err := openStore(ctx, a.store)
+	if err != nil {
+		return nil, fmt.Errorf("--store: %w", err)
+	}
+	return store, nil
+}
+
+// service opens the store. The caller calls done in the end.
+func (a *app) service(ctx context.Context, cfg amber.Config) (svc *amber.Service, done func(), err error) {
+	store, err := a.openStore(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,7 +210,7 @@ func (a *app) completeBackup(cmd *cobra.Command, args []string, begun string) ([
 	if len(args) > 0 {
 		return nil, none
 	}
-	svc, done, err := a.service(amber.Config{})
+	svc, done, err := a.service(cmd.Context(), amber.Config{})
 	if err != nil {
 		return nil, none
 	}

@@ -25,7 +25,7 @@ func (a *app) showCommand() *cobra.Command {
 			if err := checkID(id); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}

@@ -27,7 +27,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"list", "--jsn", store}, "--jsn"},
 		{[]string{"list", "x", store}, `"x"`},
 		{[]string{"list"}, "AMBER_STORE"},
-		{[]string{"list", "--store", "s3://bucket"}, `"s3"`},
+		{[]string{"list", "--store", "ftp://host"}, `"ftp"`},
 		{[]string{"list", "--store", "file://host/path"}, "file:///"},
 		{[]string{"list", "--store", "file:///"}, "no directory"},
 		{[]string{"list", "--store", "file:///a?b"}, "%3F"},
@@ -201,6 +201,23 @@ func TestSecrets(t *testing.T) {
 	status := run(t.Context(), []string{"backup", "--store", c.store, "--id", "a", "--from", plain, "--password-file", "-"}, strings.NewReader(secret), &stdout, &stderr, noEnv)
 	if status != exitDone {
 		t.Errorf("--password-file -: %d, %s", status, stderr.String())
+	}
+}
+
+// A store is named without what may be a secret of its URL.
+func TestDescribeStore(t *testing.T) {
+	for where, want := range map[string]string{
+		"/var/backups":         "file:///var/backups",
+		"file:///var/b%3Fups":  "file:///var/b?ups",
+		"file:///a?sig=CANARY": "file://…",
+		"s3://bucket":          "s3://bucket",
+		"s3://bucket/a/b?endpoint=http://CANARY:CANARY@host:9000&region=x#CANARY": "s3://bucket/a/b",
+		"gs://CANARY:CANARY@bucket/a":   "gs://bucket/a",
+		"azblob://container/%zz?CANARY": "azblob://…",
+	} {
+		if got := describeStore(where); got != want {
+			t.Errorf("%s is called %s, want %s", where, got, want)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ With --json the result is on standard output also when a backup doesn't verify: 
 			if err := checkID(id); err != nil {
 				return err
 			}
-			svc, done, err := a.service(amber.Config{})
+			svc, done, err := a.service(cmd.Context(), amber.Config{})
 			if err != nil {
 				return err
 			}
