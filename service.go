@@ -84,6 +84,10 @@ type BackupRequest struct {
 
 	Store string // the name of one of Config.Stores; empty: Config.Store
 
+	// Retain is how long the backup is kept, from its beginning; then Sweep deletes it, unless it is the newest ready one of its data
+	// store. 0: it is kept for ever.
+	Retain time.Duration
+
 	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
 	Progress func(Progress)
 }
@@ -109,7 +113,7 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	}
 	watch := s.watch("backup", q.Progress)
 	b, err := at.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
-		Snapshotter: q.Snapshotter, Progress: watch.backup})
+		Snapshotter: q.Snapshotter, Retain: q.Retain, Progress: watch.backup})
 	if err != nil {
 		return nil, err
 	}
@@ -164,8 +168,8 @@ func (s *Service) Delete(ctx context.Context, id catalog.ID) error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes what killed, failed and cancelled runs left in the stores. grace is how long their records stay; 0 means a
-// day. See backup.Runner.Sweep.
+// Sweep removes what killed, failed and cancelled runs left in the stores, and backups whose time is over. grace is how long the records
+// of runs that came to nothing stay; 0 means a day. See backup.Runner.Sweep.
 func (s *Service) Sweep(ctx context.Context, grace time.Duration) (backup.SweepReport, error) {
 	var all backup.SweepReport
 	var errs []error

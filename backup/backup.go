@@ -43,6 +43,10 @@ type Snapshot interface {
 type Part struct {
 	Name string // names the part within the snapshot, such as "part-0000.rdb"
 	Size int64  // in bytes; -1 if not known before the end
+
+	// Key is that of the part's object, if the part is in the Runner's store already, as Open reads it: the backup then adopts the object
+	// instead of storing its bytes again. Empty: they are stored.
+	Key string
 }
 
 // A Stage is a step of a run, for Progress.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 
@@ -52,6 +53,9 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 	fail := func(err error) (catalog.Part, catalog.Contents, error) {
 		return catalog.Part{}, catalog.Contents{}, err
 	}
+	if p.Key != "" {
+		return n.adopt(ctx, snap, index, p)
+	}
 	name := fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name))
 	if n.cfg.Compression == seal.Zstd {
 		name += ".zst"
@@ -85,11 +89,8 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 	raw := sha256.New()
 	var found catalog.Contents
 	group.Go(func() error { return n.pump(gctx, in, toParser, toStore) })
-	group.Go(func() error {
-		var err error
-		if found, err = catalog.Inspect(&hashingReader{r: toParser, h: raw}, &n.meter.keys); errors.Is(err, catalog.ErrBadSnapshot) {
-			return fmt.Errorf("%w: %w", ErrNotSound, err)
-		}
+	group.Go(func() (err error) {
+		found, err = n.inspect(toParser, raw)
 		return err
 	})
 	group.Go(func() error { return n.store(toStore, sealed) })
@@ -117,6 +118,15 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 	part.Dialect, part.Compression, part.Keys = found.Dialect, sum.Compression, found.Keys
 	part.Size, part.SHA256, part.RawSize, part.RawSHA256 = sum.Size, sum.SHA256, sum.RawSize, hex.EncodeToString(raw.Sum(nil))
 	return part, found, nil
+}
+
+// inspect parses what the lane brings, and hashes it.
+func (n *run) inspect(from *lane, raw hash.Hash) (catalog.Contents, error) {
+	found, err := catalog.Inspect(&hashingReader{r: from, h: raw}, &n.meter.keys)
+	if errors.Is(err, catalog.ErrBadSnapshot) {
+		err = fmt.Errorf("%w: %w", ErrNotSound, err)
+	}
+	return found, err
 }
 
 // pump reads the source and hands every chunk to both lanes.

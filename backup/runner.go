@@ -84,6 +84,7 @@ type Request struct {
 	Name        string         // what a person calls the backup; as catalog.ValidName says, or empty
 	Description string         // at most 1000 bytes
 	Kind        catalog.Kind   // empty: catalog.KindManual
+	Retain      time.Duration  // after which a sweep may delete the backup; 0: it is kept for ever
 	Progress    func(Progress) // called about five times a second, from one goroutine at a time; may be nil
 }
 
@@ -101,6 +102,9 @@ func (q *Request) validate() error {
 	}
 	if len(q.Description) > 1000 {
 		return fmt.Errorf("backup: Request.Description has %d bytes, the limit is 1000", len(q.Description))
+	}
+	if q.Retain < 0 {
+		return fmt.Errorf("backup: Request.Retain is negative: %v", q.Retain)
 	}
 	return nil
 }
@@ -252,6 +256,9 @@ func (n *run) register(ctx context.Context) error {
 		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: n.q.Name,
 		Description: n.q.Description, Kind: n.q.Kind, State: catalog.StateRunning, CreatedAt: n.start.UTC(), Token: n.lease.Token(),
 	}
+	if n.q.Retain > 0 {
+		n.b.DeleteAfter = n.b.CreatedAt.Add(n.q.Retain)
+	}
 	rev, err := n.cfg.Catalog.Put(ctx, n.b, "")
 	if err != nil {
 		return fmt.Errorf("%w: registering the run: %w", ErrStore, err)
@@ -284,7 +291,10 @@ func (n *run) readBack(ctx context.Context) error {
 	start := n.now()
 	n.meter.stage(StageVerify, n.b.StoredBytes)
 	for _, p := range n.b.Parts {
-		if err := n.readBackPart(ctx, p); err != nil {
+		switch err := n.readBackPart(ctx, p); {
+		case err != nil && p.Adopted && ctx.Err() == nil:
+			return fmt.Errorf("%w: %s is not in the store as it was read: it was changed meanwhile, or read from elsewhere: %w", ErrSource, p.Key, err)
+		case err != nil:
 			return fmt.Errorf("%w: reading back %s: %w", ErrStore, p.Key, err)
 		}
 	}

@@ -19,6 +19,7 @@ const DefaultGrace = 24 * time.Hour
 // A SweepReport says what a sweep removed.
 type SweepReport struct {
 	Interrupted int   `json:"interrupted"` // dead runs that were marked as such
+	Expired     int   `json:"expired"`     // ready backups that were deleted because their time was over
 	Records     int   `json:"records"`     // of runs that came to nothing, and of deleted backups
 	Objects     int   `json:"objects"`     // parts of them, and what killed writers left unfinished
 	Bytes       int64 `json:"bytes"`       // of those
@@ -27,6 +28,7 @@ type SweepReport struct {
 // Add adds what another sweep removed.
 func (r *SweepReport) Add(o SweepReport) {
 	r.Interrupted += o.Interrupted
+	r.Expired += o.Expired
 	r.Records += o.Records
 	r.Objects += o.Objects
 	r.Bytes += o.Bytes
@@ -35,6 +37,9 @@ func (r *SweepReport) Add(o SweepReport) {
 // Sweep removes what no backup needs: the parts of runs that died, failed or were cancelled, of backups whose deletion was cut
 // short, and what killed writers left in the store. Runs that are at work keep their data store's lease and are left alone,
 // as is everything that belongs to a ready backup, to a manifest that can't be read, or to somebody else.
+//
+// Ready backups whose DeleteAfter has passed are deleted, and the reason is logged; but never the newest ready one of a data store, nor
+// the newest of those that aren't adopted. A catalog that can't be listed to its end deletes none.
 //
 // The parts go at once. The records of runs that came to nothing stay for the grace time, counted from
 // their beginning, and unfinished writes for the same time since they were last written to: so long may a process be paused and still find, when it
@@ -52,9 +57,14 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 	var rep SweepReport
 	before := r.now().Add(-grace)
 	var errs []error
-	query := catalog.Query{States: []catalog.State{catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting}}
+	query := catalog.Query{States: []catalog.State{catalog.StateReady, catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting}}
+	var ready []*catalog.Backup
 	for b, err := range r.cfg.Catalog.List(ctx, query) {
-		if err == nil {
+		switch {
+		case err != nil:
+		case b.State == catalog.StateReady:
+			ready = append(ready, b)
+		default:
 			err = r.sweep(ctx, b, before, &rep)
 		}
 		if err != nil && !errors.Is(err, catalog.ErrCorrupt) {
@@ -63,6 +73,9 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 		if ctx.Err() != nil {
 			return rep, errors.Join(errs...)
 		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, r.expire(ctx, ready, &rep))
 	}
 	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
 		errs = append(errs, err)
@@ -175,12 +188,18 @@ func (r *Runner) sweepOrphans(ctx context.Context, before time.Time, rep *SweepR
 }
 
 // Delete removes a backup. It is unlisted first; a kill at any instant leaves garbage that a sweep removes, never a listed backup
-// with parts missing. The error wraps catalog.ErrNotFound if there is none, and ErrBusy for one that is being made.
+// with parts missing. What the backup has adopted stays in the store. The error wraps catalog.ErrNotFound if there is none, and ErrBusy for one
+// that is being made.
 func (r *Runner) Delete(ctx context.Context, id catalog.ID) error {
 	b, rev, err := r.cfg.Catalog.Get(ctx, id)
 	if err != nil {
 		return err
 	}
+	return r.delete(ctx, b, rev, &SweepReport{})
+}
+
+func (r *Runner) delete(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) (err error) {
+	id := b.ID
 	switch b.State {
 	case catalog.StateRunning:
 		return fmt.Errorf("deleting backup %s: %w: cancel its run, or sweep if it died", id, ErrBusy)
@@ -192,7 +211,7 @@ func (r *Runner) Delete(ctx context.Context, id catalog.ID) error {
 		}
 	}
 	crashpoint.Hit(crashpoint.DeleteMarked)
-	if err := r.removeParts(ctx, b.Prefix(), &SweepReport{}); err != nil {
+	if err := r.removeParts(ctx, b.Prefix(), rep); err != nil {
 		return fmt.Errorf("%w: deleting backup %s, which is unlisted by now; a sweep will remove the rest: %w", ErrStore, id, err)
 	}
 	crashpoint.Hit(crashpoint.DeleteObjects)

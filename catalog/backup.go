@@ -78,6 +78,9 @@ type Backup struct {
 	Timings   Timings   `json:"timings,omitzero"`
 	Token     int64     `json:"token,omitempty"` // the fencing token of the run's lease
 
+	// DeleteAfter is when the backup may be deleted, unless it is the last good one of its data store; zero: it is kept for ever.
+	DeleteAfter time.Time `json:"deleteAfter,omitzero"`
+
 	Source Source `json:"source,omitzero"`
 	Parts  []Part `json:"parts,omitempty"`
 
@@ -101,10 +104,14 @@ type Source struct {
 	Topology          string `json:"topology,omitempty"`          // "standalone", "replicated" or "cluster"
 	Address           string `json:"address,omitempty"`           // host:port that sent the snapshot
 	Role              string `json:"role,omitempty"`              // of that server: "primary" or "replica"
-	Method            string `json:"method,omitempty"`            // how it was taken: "replica"
+	Method            string `json:"method,omitempty"`            // how it was taken: "replica", "dumpfile"
 	ReplicationID     string `json:"replicationId,omitempty"`     // 40 hexadecimal digits
 	ReplicationOffset int64  `json:"replicationOffset,omitempty"` // of the snapshot's instant
 	UsedMemory        int64  `json:"usedMemory,omitempty"`        // of the server, in bytes
+
+	// Of an import: the name of the file that was read, and when the server wrote it, as far as that is known.
+	File string    `json:"file,omitempty"`
+	Time time.Time `json:"time,omitzero"`
 }
 
 // Timings are the lengths of a run's stages, in nanoseconds.
@@ -118,7 +125,7 @@ type Timings struct {
 // A Part is one stream of a snapshot, kept as one object.
 type Part struct {
 	Name        string `json:"name"`        // such as "part-0000.rdb.zst", unique in the backup
-	Key         string `json:"key"`         // of the object in the store
+	Key         string `json:"key"`         // of the object in the store: below the backup's prefix, unless it is adopted
 	Dialect     string `json:"dialect"`     // such as "redis:12"
 	Compression string `json:"compression"` // "zstd" or "none"
 	Size        int64  `json:"size"`        // in bytes, as stored
@@ -126,6 +133,10 @@ type Part struct {
 	RawSize     int64  `json:"rawSize"`     // in bytes, as the source sent them
 	RawSHA256   string `json:"rawSha256"`   // of the bytes the source sent
 	Keys        int64  `json:"keys"`
+
+	// Adopted: the object is not the backup's own but what a server wrote into the store itself. It stays as it is, whatever becomes of the
+	// backup; and who changes it takes it from the backup, which doesn't verify any more then.
+	Adopted bool `json:"adopted,omitempty"`
 }
 
 // DB counts the keys of one database.

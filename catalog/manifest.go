@@ -170,13 +170,19 @@ func (b *Backup) validatePart(p Part) error {
 	if err := storage.ValidKey(p.Key); err != nil {
 		return err
 	}
-	object, ok := strings.CutPrefix(p.Key, b.Prefix())
-	if !ok {
-		return fmt.Errorf("its key %q does not begin with %q", p.Key, b.Prefix())
-	}
-	// Whoever deletes the parts must not delete the manifest.
-	if object == "run.json" || strings.HasPrefix(object, "manifest") {
-		return fmt.Errorf("its key %q is one of the manifest's", p.Key)
+	if p.Adopted {
+		if err := p.validAdopted(b.State); err != nil {
+			return err
+		}
+	} else {
+		object, ok := strings.CutPrefix(p.Key, b.Prefix())
+		if !ok {
+			return fmt.Errorf("its key %q does not begin with %q", p.Key, b.Prefix())
+		}
+		// Whoever deletes the parts must not delete the manifest.
+		if object == "run.json" || strings.HasPrefix(object, "manifest") {
+			return fmt.Errorf("its key %q is one of the manifest's", p.Key)
+		}
 	}
 	if p.Size < 0 || p.RawSize < 0 || p.Keys < 0 {
 		return errors.New("a number is negative")
@@ -190,4 +196,28 @@ func (b *Backup) validatePart(p Part) error {
 		}
 	}
 	return nil
+}
+
+// validAdopted says what is wrong with a part that is adopted. Its key may be any that no backup and no lease has: so the objects that
+// are deleted with backups and those that are adopted have nothing in common, whatever a manifest says, and no manifest gives
+// away what another backup holds.
+func (p *Part) validAdopted(state State) error {
+	if Reserved(p.Key) {
+		return fmt.Errorf("it is adopted, and its key %q is one that a backup or a lease has itself", p.Key)
+	}
+	if state == StateReady && (p.Compression != "none" || p.Size != p.RawSize || p.SHA256 != p.RawSHA256) {
+		return errors.New("it is adopted, and not said to be as its server wrote it")
+	}
+	return nil
+}
+
+// Reserved tells whether a key belongs to those that backups and leases have: below a backup's prefix, or below "_leases", in this
+// store or in one that begins at some directory of it. What has such a key is never adopted.
+func Reserved(key string) bool {
+	for segment := range strings.SplitSeq(key, "/") {
+		if _, isID := ID(segment).Time(); isID || segment == "_leases" {
+			return true
+		}
+	}
+	return false
 }

@@ -188,6 +188,39 @@ func TestManifestSealedNonsense(t *testing.T) {
 	}
 }
 
+// adopt makes a backup's first part one of somebody else's objects.
+func adopt(b *Backup, key string) *Backup {
+	p := &b.Parts[0]
+	p.Adopted, p.Key, p.Compression, p.Size, p.SHA256 = true, key, "none", p.RawSize, p.RawSHA256
+	return b
+}
+
+// TestManifestAdopted: what is adopted may have any key of the store that nothing of Amber's own has.
+func TestManifestAdopted(t *testing.T) {
+	for _, key := range []string{"dump.rdb", "orders/dump.rdb", "a/b/c/dump-2026-08-22T11:55:03-0000.dfs", "leases/x", "orders/latest/run.json"} {
+		b := adopt(readyBackup(), key)
+		got, err := Decode(encode(t, b))
+		if err != nil || !reflect.DeepEqual(got, b) || Reserved(key) {
+			t.Errorf("%s: Decode gives %+v, %v", key, got, err)
+		}
+	}
+	own := readyBackup().Prefix()
+	for _, key := range []string{own + "part-0000.rdb.zst", own + "dump.rdb", own + "run.json", own + "manifest.json", "invoices/20261123T221700.123Z-k7f3/part-0000.rdb",
+		"a/invoices/20261123T221700.123Z-k7f3/part-0000.rdb", "20261123T221700.123Z-k7f3", "_leases/backup-orders/00000001.json", "a/_leases/b/1.json", "../dump.rdb", "/etc/passwd", "a/../../x", ".ssh/x", ""} {
+		b := adopt(readyBackup(), key)
+		if data, err := Encode(b); err == nil {
+			t.Errorf("%q: Encode gives %d bytes", key, len(data))
+		}
+		text, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Decode(seal(strings.TrimSuffix(string(text), "}"))); got != nil || !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%q: Decode gives %v and the error %v, want ErrCorrupt", key, got, err)
+		}
+	}
+}
+
 // TestManifestRefused: what a manifest may not say is refused when it is written and when it is read.
 func TestManifestRefused(t *testing.T) {
 	for name, change := range map[string]func(b *Backup){
@@ -235,6 +268,9 @@ func TestManifestRefused(t *testing.T) {
 		"short hash":               func(b *Backup) { b.Parts[0].SHA256 = someSum[:62] },
 		"long hash":                func(b *Backup) { b.Parts[0].SHA256 = someSum + "00" },
 		"hash that is none":        func(b *Backup) { b.Parts[0].SHA256 = strings.Repeat("g", 64) },
+		"adopted and compressed":   func(b *Backup) { adopt(b, "dump.rdb").Parts[0].Compression = "zstd" },
+		"adopted, another size":    func(b *Backup) { adopt(b, "dump.rdb").Parts[0].Size++ },
+		"adopted, another hash":    func(b *Backup) { adopt(b, "dump.rdb").Parts[0].SHA256 = strings.Repeat("0", 64) },
 		"raw hash in upper case":   func(b *Backup) { b.Parts[0].RawSHA256 = strings.ToUpper(someSum) },
 	} {
 		b := readyBackup()

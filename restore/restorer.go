@@ -103,7 +103,7 @@ func (r *Restorer) verifyHashes(ctx context.Context, b *catalog.Backup, progress
 			object.Close()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("backup %s, part %s: %w", b.ID, p.Name, err)
+			return nil, partError(b, p, err)
 		}
 	}
 	return &Verification{Backup: b, Keys: b.Keys, StoredBytes: b.StoredBytes}, nil
@@ -133,7 +133,7 @@ func (r *Restorer) verify(ctx context.Context, b *catalog.Backup, progress func(
 	for _, p := range b.Parts {
 		found, err := r.inspect(ctx, p, &stored, &keys)
 		if err != nil {
-			return nil, fmt.Errorf("backup %s, part %s: %w", b.ID, p.Name, err)
+			return nil, partError(b, p, err)
 		}
 		if found.Dialect != p.Dialect {
 			return nil, fmt.Errorf("%w: backup %s, part %s: it is %s, the manifest says %s", ErrNotVerified, b.ID, p.Name, found.Dialect, p.Dialect)
@@ -181,6 +181,14 @@ func (m *meter) Read(p []byte) (int, error) {
 // open opens a part for reading its raw bytes, and proves both these and the stored ones.
 func (r *Restorer) open(ctx context.Context, p catalog.Part) (*partReader, error) {
 	return r.openAs(ctx, p, Sum(p))
+}
+
+// partError names a part in an error, and says whom to ask if it isn't Amber's own.
+func partError(b *catalog.Backup, p catalog.Part, err error) error {
+	if p.Adopted && errors.Is(err, ErrNotVerified) {
+		return fmt.Errorf("backup %s, part %s: %w; it was adopted, not stored: whoever keeps %s has changed or removed it", b.ID, p.Name, err, p.Key)
+	}
+	return fmt.Errorf("backup %s, part %s: %w", b.ID, p.Name, err)
 }
 
 // again opens a part whose stored bytes were proved before: the raw ones prove that they are still the same.

@@ -130,6 +130,10 @@ func putInvalid(c *check) {
 		"data store with a path": func(b *catalog.Backup) { b.DataStore = "../x" },
 		"unknown state":          func(b *catalog.Backup) { b.State = "perfect" },
 		"part outside":           func(b *catalog.Backup) { b.Parts[0].Key = "other/part" },
+		"part of its own adopted": func(b *catalog.Backup) {
+			p := &b.Parts[0]
+			p.Adopted, p.Compression, p.Size, p.SHA256 = true, "none", p.RawSize, p.RawSHA256
+		},
 	} {
 		b := backup("orders", 1, catalog.StateReady)
 		change(b)

@@ -1,0 +1,52 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
+)
+
+// adopt takes a part that is in the store already through the parser alone: it is neither copied nor changed. That the object which the
+// source read is the one of that key in this store is proved when it is read back.
+func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part) (catalog.Part, catalog.Contents, error) {
+	part := catalog.Part{Name: fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name)), Key: p.Key, Adopted: true, Compression: seal.None}
+	if err := storage.ValidKey(p.Key); err != nil {
+		return part, catalog.Contents{}, fmt.Errorf("adopting it: %w", err)
+	}
+	if catalog.Reserved(p.Key) {
+		return part, catalog.Contents{}, fmt.Errorf("adopting %s: that is the key of a backup's or a lease's own object", p.Key)
+	}
+	in, err := snap.Open(ctx, p)
+	if err != nil {
+		return part, catalog.Contents{}, fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	defer in.Close()
+	n.meter.stage(StageTransfer, max(p.Size, 0))
+
+	group, gctx := errgroup.WithContext(ctx)
+	unblock := context.AfterFunc(gctx, func() { in.Close() }) // as in part
+	defer unblock()
+	toParser, raw := newLane(gctx), sha256.New()
+	before := n.meter.bytes.Load()
+	var found catalog.Contents
+	group.Go(func() error { return n.pump(gctx, in, toParser) })
+	group.Go(func() (err error) {
+		found, err = n.inspect(toParser, raw)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return part, found, err
+	}
+	part.Dialect, part.Keys = found.Dialect, found.Keys
+	part.RawSize, part.RawSHA256 = n.meter.bytes.Load()-before, hex.EncodeToString(raw.Sum(nil))
+	part.Size, part.SHA256 = part.RawSize, part.RawSHA256
+	return part, found, nil
+}
