@@ -135,20 +135,64 @@ func (s *Service) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.
 	}
 }
 
-// Get returns the manifest of a backup in any state. The error wraps catalog.ErrNotFound or catalog.ErrCorrupt.
+// Get returns the manifest of a backup in any state, of copies in several stores that of one that is ready before others. The error
+// wraps catalog.ErrNotFound or catalog.ErrCorrupt; others are those of a store that can't be asked, if no other has the backup.
 func (s *Service) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, error) {
-	_, b, err := s.find(ctx, id)
-	return b, err
+	var found *catalog.Backup
+	var errs []error
+	for c := range s.copies(ctx, id) {
+		switch {
+		case c.err != nil:
+			errs = append(errs, c.err)
+		case c.b.State == catalog.StateReady:
+			return c.b, nil
+		case found == nil:
+			found = c.b
+		}
+	}
+	switch {
+	case found != nil:
+		return found, nil
+	case len(errs) == 0:
+		return nil, noBackup(id)
+	}
+	return nil, errors.Join(errs...)
 }
 
-// Verify proves a backup from the store alone, as a restore would before it touches its target. progress may be nil.
+// Verify proves a backup from the stores alone, as a restore would before it touches its target: each copy that is ready. It returns
+// what was found of the first, and an error if one of them doesn't verify or a store can't be asked. progress may be nil.
 // See restore.Restorer.Verify for what the errors wrap.
 func (s *Service) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*restore.Verification, error) {
-	at, _, err := s.find(ctx, id)
-	if err != nil {
-		return nil, err
+	var first *restore.Verification
+	var errs []error
+	var unready *catalog.Backup
+	watch := s.watch("verify", progress)
+	for c := range s.copies(ctx, id) {
+		v, err := (*restore.Verification)(nil), c.err
+		switch {
+		case err != nil:
+		case c.b.State != catalog.StateReady:
+			unready = c.b
+		default:
+			v, err = c.at.restorer.Verify(ctx, id, watch.restore)
+			err = c.at.wrap(err)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if first == nil {
+			first = v
+		}
 	}
-	return at.restorer.Verify(ctx, id, s.watch("verify", progress).restore)
+	switch {
+	case len(errs) > 0:
+		return nil, errors.Join(errs...)
+	case first != nil:
+		return first, nil
+	case unready != nil:
+		return nil, notReady(unready)
+	}
+	return nil, noBackup(id)
 }
 
 // Delete removes a backup for good, from every store that has it. See backup.Runner.Delete.

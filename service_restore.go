@@ -72,11 +72,17 @@ const (
 // PlanRestore does everything that Restore does up to the first write, and tells what was found: whether the target can take the
 // backup, and what would be written, left out, converted and lost. See restore.Restorer.Plan.
 func (s *Service) PlanRestore(ctx context.Context, q RestoreRequest) (*restore.Plan, error) {
-	at, loader, opts, err := s.restoreOptions(ctx, &q)
-	if err != nil {
+	if err := q.check(); err != nil {
 		return nil, err
 	}
-	plan, err := at.restorer.Plan(ctx, q.Backup, loader, opts)
+	var plan *restore.Plan
+	err := s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) error {
+		loader, opts, err := s.restoreOptions(at, b, &q)
+		if err == nil {
+			plan, err = at.restorer.Plan(ctx, b.ID, loader, opts)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}
@@ -84,54 +90,85 @@ func (s *Service) PlanRestore(ctx context.Context, q RestoreRequest) (*restore.P
 }
 
 // Restore proves a backup and puts it into a target. It returns nil only if the target has taken all of it that was asked for, counted, and
-// compared as far as q.Compare says. See restore.Restorer.Restore for what the errors wrap.
+// compared as far as q.Compare says. If several stores have the backup, the first copy that verifies is taken. See
+// restore.Restorer.Restore for what the errors wrap.
 func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Report, error) {
-	at, loader, opts, err := s.restoreOptions(ctx, &q)
-	if err != nil {
+	if err := q.check(); err != nil {
 		return nil, err
 	}
-	rep, err := at.restorer.Restore(ctx, q.Backup, loader, opts)
+	var rep *restore.Report
+	var passed []error
+	err := s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) (err error) {
+		rep, err = s.restore(ctx, at, b, &q)
+		if isBad(err) {
+			s.cfg.Logger.WarnContext(ctx, "a copy of a backup can't be restored", "backup", b.ID, "store", at.Name, "error", err)
+			passed = append(passed, at.wrap(err))
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
 	}
-	s.cfg.Logger.InfoContext(ctx, "backup is restored", "backup", q.Backup, "target", rep.Target, "method", rep.Method, "keys", rep.Keys, "duration", rep.Load)
+	for _, e := range passed {
+		rep.Warnings = append(rep.Warnings, "a copy of the backup was passed over: "+e.Error())
+	}
 	return rep, nil
 }
 
-// restoreOptions checks a request, finds the backup, and makes of the request what a Restorer takes.
-func (s *Service) restoreOptions(ctx context.Context, q *RestoreRequest) (*place, restore.Loader, *restore.Options, error) {
-	switch {
-	case q.Backup == "":
-		return nil, nil, nil, errors.New("amber: RestoreRequest.Backup is required")
-	case q.To == nil && q.Loader == nil:
-		return nil, nil, nil, errors.New("amber: RestoreRequest.To or RestoreRequest.Loader is required")
-	case q.Loader != nil && q.Method != MethodAuto:
-		return nil, nil, nil, errors.New("amber: RestoreRequest.Method and RestoreRequest.Loader exclude each other")
-	}
-	at, b, err := s.find(ctx, q.Backup)
+// restore restores the copy of a backup that a store has.
+func (s *Service) restore(ctx context.Context, at *place, b *catalog.Backup, q *RestoreRequest) (*restore.Report, error) {
+	loader, opts, err := s.restoreOptions(at, b, q)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("restore of %s: %w", q.Backup, err)
+		return nil, err
 	}
+	rep, err := at.restorer.Restore(ctx, b.ID, loader, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Logger.InfoContext(ctx, "backup is restored", "backup", b.ID, "target", rep.Target, "method", rep.Method, "keys", rep.Keys, "duration", rep.Load)
+	return rep, nil
+}
+
+// check says what is missing or wrong in a request for a certain backup.
+func (q *RestoreRequest) check() error {
+	if q.Backup == "" {
+		return errors.New("amber: RestoreRequest.Backup is required")
+	}
+	return q.checkTarget()
+}
+
+func (q *RestoreRequest) checkTarget() error {
+	switch {
+	case q.To == nil && q.Loader == nil:
+		return errors.New("amber: RestoreRequest.To or RestoreRequest.Loader is required")
+	case q.Loader != nil && q.Method != MethodAuto:
+		return errors.New("amber: RestoreRequest.Method and RestoreRequest.Loader exclude each other")
+	}
+	return nil
+}
+
+// restoreOptions makes of a request what a Restorer takes.
+func (s *Service) restoreOptions(at *place, b *catalog.Backup, q *RestoreRequest) (restore.Loader, *restore.Options, error) {
 	opts := &restore.Options{Conflict: q.Conflict, Expiry: q.Expiry, Select: q.Select, Accept: q.Accept, Compare: q.Compare,
 		Progress: s.watch("restore", q.Progress).restore}
 	if q.Conflict == restore.Replace && !q.NoSafetyBackup && q.To != nil {
-		opts.Safety = func(ctx context.Context) (catalog.ID, error) { return s.safetyBackup(ctx, at, b.DataStore, q) }
+		opts.Safety = func(ctx context.Context) (catalog.ID, error) { return s.safetyBackup(ctx, at, b, q) }
 	}
 	if q.Loader != nil {
-		return at, q.Loader, opts, nil
+		return q.Loader, opts, nil
 	}
 	loader, err := s.loader(q)
-	return at, loader, opts, err
+	return loader, opts, err
 }
 
 // safetyBackup backs up what a target holds, before it is replaced, into the store that has what replaces it.
-func (s *Service) safetyBackup(ctx context.Context, at *place, dataStore string, q *RestoreRequest) (catalog.ID, error) {
+func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backup, q *RestoreRequest) (catalog.ID, error) {
 	snapshotter, err := replica.New(replica.Config{Options: q.To, Prefer: replica.PreferPrimary, Logger: s.cfg.Logger})
 	if err != nil {
 		return "", err
 	}
-	b, err := at.runner.Run(ctx, backup.Request{DataStore: cmp.Or(q.TargetStore, dataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
-		Description: "what the target held before " + string(q.Backup) + " was restored into it"})
+	b, err := at.runner.Run(ctx, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
+		Description: "what the target held before " + string(of.ID) + " was restored into it"})
 	if err != nil {
 		return "", fmt.Errorf("%w; without a safety backup the restore works if it is told so", err)
 	}
@@ -142,8 +179,9 @@ func (s *Service) safetyBackup(ctx context.Context, at *place, dataStore string,
 // RestoreLatest restores the newest backup of a data store that can be read, into a target that is empty: for a data store that
 // starts without data. q.Backup is found and q.Conflict is not used. Backups of kind "safety" don't count.
 //
-// A backup that doesn't verify is passed over for the one before it, which is logged and in the report's warnings. When none can be read, or
-// there is none, the error wraps ErrNoBackup, and the reasons. The data store must then not start empty, as if that were its data.
+// A backup that doesn't verify is passed over for another copy of it, or the one before it, which is logged and in the report's warnings. When
+// none can be read, or there is none, the error wraps ErrNoBackup, and the reasons. The data store must then not start empty, as if that
+// were its data. A store that can't be listed ends it with another error, for it may have a newer one: Restore then takes one by its ID.
 func (s *Service) RestoreLatest(ctx context.Context, dataStore string, q RestoreRequest) (*restore.Report, error) {
 	if err := catalog.ValidName(dataStore); err != nil {
 		return nil, fmt.Errorf("amber: the data store's ID %q: %w", dataStore, err)
@@ -151,29 +189,36 @@ func (s *Service) RestoreLatest(ctx context.Context, dataStore string, q Restore
 	if q.Backup != "" || q.Conflict != restore.IntoEmpty {
 		return nil, errors.New("amber: RestoreLatest finds the backup itself, and takes only an empty target: leave Backup and Conflict out")
 	}
+	if err := q.checkTarget(); err != nil {
+		return nil, err
+	}
 	var bad []error
-	for b, err := range s.List(ctx, catalog.Query{DataStore: dataStore}) {
+	for f, err := range s.ListAll(ctx, catalog.Query{DataStore: dataStore}) {
 		switch {
 		case errors.Is(err, catalog.ErrCorrupt):
 			bad = append(bad, err)
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("looking for backups of %s: %w", dataStore, err)
-		case b.Kind == catalog.KindSafety:
+			return nil, fmt.Errorf("looking for backups of %s, of which there may be newer ones than those that can be seen: %w", dataStore, err)
+		case f.Kind == catalog.KindSafety:
 			continue
 		}
-		q.Backup = b.ID
-		rep, err := s.Restore(ctx, q)
+		at, err := s.place(f.Store.Name)
+		if err != nil {
+			return nil, err
+		}
+		rep, err := s.restore(ctx, at, f.Backup, &q)
 		if err == nil {
 			for _, e := range bad {
 				rep.Warnings = append(rep.Warnings, "a newer backup was passed over: "+e.Error())
 			}
 			return rep, nil
 		}
-		if !errors.Is(err, restore.ErrNotVerified) && !errors.Is(err, catalog.ErrNotFound) && !errors.Is(err, catalog.ErrCorrupt) {
+		err = fmt.Errorf("restore of %s: %w", f.ID, at.wrap(err))
+		if !isBad(err) {
 			return nil, err
 		}
-		s.cfg.Logger.WarnContext(ctx, "a backup can't be restored, the one before it is tried", "backup", b.ID, "error", err)
+		s.cfg.Logger.WarnContext(ctx, "a backup can't be restored, the one before it is tried", "backup", f.ID, "store", at.Name, "error", err)
 		bad = append(bad, err)
 	}
 	if err := ctx.Err(); err != nil {

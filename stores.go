@@ -98,40 +98,72 @@ func (s *Service) place(name string) (*place, error) {
 	return nil, fmt.Errorf("amber: there is no store %q: see Config.Stores", name)
 }
 
-// find returns a backup and a store that has it. Of copies in several stores a ready one counts before others.
-func (s *Service) find(ctx context.Context, id catalog.ID) (*place, *catalog.Backup, error) {
-	var at *place
-	var found *catalog.Backup
-	var missing, failed error
-	for _, p := range s.places {
-		b, _, err := p.Catalog.Get(ctx, id)
-		switch {
-		case err == nil && b.State == catalog.StateReady:
-			return p, b, nil
-		case err == nil && found == nil:
-			at, found = p, b
-		case errors.Is(err, catalog.ErrNotFound) && missing == nil:
-			missing = err
-		case err != nil && failed == nil && !errors.Is(err, catalog.ErrNotFound):
-			failed = p.wrap(err)
+// kept is what a store has of a backup.
+type kept struct {
+	at  *place
+	b   *catalog.Backup // nil beside an error
+	err error           // why that couldn't be found out
+}
+
+// copies asks the stores for a backup, one after the other, and gives what those have that have it or can't be asked.
+func (s *Service) copies(ctx context.Context, id catalog.ID) iter.Seq[kept] {
+	return func(yield func(kept) bool) {
+		for _, at := range s.places {
+			b, _, err := at.Catalog.Get(ctx, id)
+			if !errors.Is(err, catalog.ErrNotFound) && !yield(kept{at, b, at.wrap(err)}) {
+				return
+			}
 		}
 	}
-	switch {
-	case found != nil:
-		return at, found, nil
-	case failed != nil:
-		return nil, nil, failed
+}
+
+func noBackup(id catalog.ID) error {
+	return fmt.Errorf("%w: no store has one of ID %.60q", catalog.ErrNotFound, id)
+}
+
+func notReady(b *catalog.Backup) error {
+	return fmt.Errorf("%w: backup %s is %s, not ready", restore.ErrNotVerified, b.ID, b.State)
+}
+
+// withCopy calls do with a store that has a backup ready and, if that copy turns out to be bad, with the next that has one. The error is
+// that of do or, if no store has a good copy, tells of all that have one or can't be asked.
+func (s *Service) withCopy(ctx context.Context, id catalog.ID, do func(at *place, b *catalog.Backup) error) error {
+	var errs []error
+	for c := range s.copies(ctx, id) {
+		err := c.err
+		if err == nil {
+			err = notReady(c.b)
+			if c.b.State == catalog.StateReady {
+				err = do(c.at, c.b)
+			}
+			if !isBad(err) {
+				return err
+			}
+			err = c.at.wrap(err)
+		}
+		errs = append(errs, err)
 	}
-	return nil, nil, missing
+	if len(errs) == 0 {
+		return noBackup(id)
+	}
+	return errors.Join(errs...)
+}
+
+// isBad tells whether an error means that a copy of a backup can't be restored, that another one may be, and that no target was touched.
+func isBad(err error) bool {
+	var partial *restore.PartialError
+	return !errors.As(err, &partial) &&
+		(errors.Is(err, restore.ErrNotVerified) || errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrCorrupt))
 }
 
 // A Found is a backup, and the store that it is in.
 type Found struct {
-	*catalog.Backup
-	Store NamedStore
+	*catalog.Backup // nil beside an error
+	Store           NamedStore
 }
 
-// ListAll is List that also tells which store each backup is in.
+// ListAll is List that also tells which store each backup, or error, is of. A store that can't be listed is an error in the sequence, after
+// which it goes on with those of the other stores.
 func (s *Service) ListAll(ctx context.Context, q catalog.Query) iter.Seq2[Found, error] {
 	return func(yield func(Found, error) bool) {
 		// One look ahead into each store; the newest of these comes next.
