@@ -41,6 +41,12 @@ type Options struct {
 type Driver struct {
 	// BeforeWrite is called before an upload, with what reaches into the provider's request; see gocloud's blob.WriterOptions.BeforeWrite.
 	BeforeWrite func(as func(any) bool) error
+	// Upload writes an object in gocloud's stead: what r gives until io.EOF. Another error of r or the end of ctx ends it, and then nothing is
+	// visible and nothing is left behind. Where the provider's own library publishes what came before an error, logs, or keeps more in memory
+	// than it has to, this is the way round it.
+	Upload func(ctx context.Context, key string, r io.Reader, opts Upload) error
+	// Delete removes an object in gocloud's stead; the error wraps storage.ErrNotFound if there is none.
+	Delete func(ctx context.Context, key string) error
 	// Pin returns what makes a later read of the same object fail, if that has been replaced since r was opened, as gocloud's
 	// blob.ReaderOptions.BeforeRead; nil if r doesn't tell.
 	Pin func(r *blob.Reader) func(as func(any) bool) error
@@ -53,6 +59,14 @@ type Driver struct {
 	// Describe and Advise are those of a storage.Describer.
 	Describe func(ctx context.Context) []storage.Fact
 	Advise   func(err error) string
+}
+
+// An Upload says how a Driver's Upload writes: the Options of the store and of the create.
+type Upload struct {
+	IfNotExist  bool
+	PartSize    int64
+	MaxParts    int
+	Concurrency int
 }
 
 // A Store is a storage.Store in a bucket. It is safe for use by several goroutines, and the bucket by any number of processes.
@@ -113,13 +127,21 @@ func (s *Store) Create(ctx context.Context, key string, opts *storage.CreateOpti
 	w := &writer{s: s, key: key, pipe: pw, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		w.err = s.bucket.Upload(ctx, s.opts.Prefix+key, &source{r, cancel}, &blob.WriterOptions{
-			ContentType: "application/octet-stream", IfNotExist: opts.IfNotExist, BufferSize: int(s.opts.PartSize),
-			MaxConcurrency: s.opts.Concurrency, BeforeWrite: s.opts.Driver.BeforeWrite,
-		})
+		w.err = s.upload(ctx, s.opts.Prefix+key, &source{r, cancel}, Upload{opts.IfNotExist, s.opts.PartSize, s.opts.MaxParts, s.opts.Concurrency})
 		r.CloseWithError(errors.Join(w.err, storage.ErrAborted))
 	}()
 	return w, nil
+}
+
+// upload writes an object, in the driver's way or gocloud's.
+func (s *Store) upload(ctx context.Context, key string, r io.Reader, opts Upload) error {
+	if s.opts.Driver.Upload != nil {
+		return s.opts.Driver.Upload(ctx, key, r, opts)
+	}
+	return s.bucket.Upload(ctx, key, r, &blob.WriterOptions{
+		ContentType: "application/octet-stream", IfNotExist: opts.IfNotExist, BufferSize: int(opts.PartSize),
+		MaxConcurrency: opts.Concurrency, BeforeWrite: s.opts.Driver.BeforeWrite,
+	})
 }
 
 // A source is what an upload reads. It ends the upload before it lets an error through, since some drivers publish what came before one.
@@ -232,7 +254,11 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := check(ctx, "delete", key); err != nil {
 		return err
 	}
-	if err := s.bucket.Delete(ctx, s.opts.Prefix+key); err != nil {
+	remove := s.bucket.Delete
+	if s.opts.Driver.Delete != nil {
+		remove = s.opts.Driver.Delete
+	}
+	if err := remove(ctx, s.opts.Prefix+key); err != nil {
 		return s.wrap("delete", key, err)
 	}
 	return nil
