@@ -39,3 +39,6 @@ func Sleep(ctx context.Context, d time.Duration) error {
 
 // Pause waits for a d that is too short for anybody to want to cancel it.
 func Pause(d time.Duration) { time.Sleep(d) }
+
+// AfterFunc calls f in its own goroutine after d, unless the timer is stopped.
+func AfterFunc(d time.Duration, f func()) *time.Timer { return time.AfterFunc(d, f) }
