@@ -2,11 +2,14 @@ package amber
 
 import (
 	"context"
+	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"iter"
 	"log/slog"
 	"time"
 
+	"filippo.io/age"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
@@ -15,6 +18,7 @@ import (
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
 )
 
 // Config wires a Service. Only Store is required.
@@ -31,6 +35,18 @@ type Config struct {
 	Logger *slog.Logger
 	// TempDir is where a restore holds values that have to be encoded anew and are too large for memory; empty: the system's.
 	TempDir string
+
+	// Compression is "zstd" or "none"; empty: "zstd". Level is that of zstd: "fastest", "fast", "better" or "best"; empty: "fastest".
+	Compression, Level string
+	// Recipients are those who can open backups, each alone; none: backups are not encrypted. Whoever makes backups needs no secret:
+	// Identities open what is encrypted, to restore and verify it. See package seal for both.
+	Recipients []age.Recipient
+	Identities []age.Identity
+	// Signer signs the manifests of backups, with an Ed25519 key; nil: they aren't signed. If Trust has any keys, a backup that is signed by none
+	// of them is neither restored nor verified.
+	Signer crypto.Signer
+	Trust  []ed25519.PublicKey
+
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
 	LeaseTTL time.Duration
 	// Now tells the time. nil: the machine's clock.
@@ -83,6 +99,8 @@ type BackupRequest struct {
 	Snapshotter backup.Snapshotter
 
 	Store string // the name of one of Config.Stores; empty: Config.Store
+	// Recipients are those who can open this backup; none: those of the Config.
+	Recipients []age.Recipient
 
 	// Retain is how long the backup is kept, from its beginning; then Sweep deletes it, unless it is the newest ready one of its data
 	// store. 0: it is kept for ever.
@@ -113,13 +131,21 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	}
 	watch := s.watch("backup", q.Progress)
 	b, err := at.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
-		Snapshotter: q.Snapshotter, Retain: q.Retain, Progress: watch.backup})
+		Snapshotter: q.Snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Progress: watch.backup})
 	if err != nil {
 		return nil, err
 	}
 	s.cfg.Logger.InfoContext(ctx, "backup is ready", "dataStore", b.DataStore, "backup", b.ID, "keys", b.Keys,
 		"bytes", b.StoredBytes, "duration", b.Timings.Total)
 	return b, nil
+}
+
+// seal says how a backup for these recipients is sealed; none: for those of the Config.
+func (s *Service) seal(recipients []age.Recipient) *seal.Options {
+	if len(recipients) == 0 {
+		recipients = s.cfg.Recipients
+	}
+	return &seal.Options{Compression: s.cfg.Compression, Level: s.cfg.Level, Recipients: recipients}
 }
 
 // List gives the backups of all stores that q selects, newest first; the zero Query selects all that are ready. A manifest that can't

@@ -24,6 +24,9 @@ func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part) (cata
 	if catalog.Reserved(p.Key) {
 		return part, catalog.Contents{}, fmt.Errorf("adopting %s: that is the key of a backup's or a lease's own object", p.Key)
 	}
+	if len(n.q.Seal.Recipients) > 0 {
+		return part, catalog.Contents{}, fmt.Errorf("adopting %s: it stays as its server wrote it and can't be encrypted: copy it, or leave out the recipients", p.Key)
+	}
 	in, err := snap.Open(ctx, p)
 	if err != nil {
 		return part, catalog.Contents{}, fmt.Errorf("%w: %w", ErrSource, err)

@@ -57,8 +57,12 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		return n.adopt(ctx, snap, index, p)
 	}
 	name := fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name))
-	if n.cfg.Compression == seal.Zstd {
+	if n.q.Seal.Compression != seal.None {
 		name += ".zst"
+	}
+	encrypted := len(n.q.Seal.Recipients) > 0
+	if encrypted {
+		name += ".age"
 	}
 	part := catalog.Part{Name: name, Key: n.b.Prefix() + name}
 
@@ -80,13 +84,16 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		return fail(fmt.Errorf("%w: creating %s: %w", ErrStore, part.Key, err))
 	}
 	defer out.Abort()
-	sealed, err := seal.NewWriter(out, n.cfg.Compression)
+	sealed, err := seal.NewWriter(out, n.q.Seal)
 	if err != nil {
 		return fail(err)
 	}
 
 	toParser, toStore := newLane(gctx), newLane(gctx)
-	raw := sha256.New()
+	var raw hash.Hash // nil if it is not to be known
+	if !encrypted {
+		raw = sha256.New()
+	}
 	var found catalog.Contents
 	group.Go(func() error { return n.pump(gctx, in, toParser, toStore) })
 	group.Go(func() (err error) {
@@ -115,14 +122,22 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		n.log.WarnContext(ctx, "a commit failed, but the object is there", "key", part.Key, "error", err)
 	}
 	crashpoint.Hit(crashpoint.BackupCommitted)
-	part.Dialect, part.Compression, part.Keys = found.Dialect, sum.Compression, found.Keys
-	part.Size, part.SHA256, part.RawSize, part.RawSHA256 = sum.Size, sum.SHA256, sum.RawSize, hex.EncodeToString(raw.Sum(nil))
+	part.Dialect, part.Keys = found.Dialect, found.Keys
+	part.Compression, part.Encryption = sum.Compression, sum.Encryption
+	part.Size, part.SHA256, part.RawSize = sum.Size, sum.SHA256, sum.RawSize
+	if raw != nil {
+		part.RawSHA256 = hex.EncodeToString(raw.Sum(nil))
+	}
 	return part, found, nil
 }
 
-// inspect parses what the lane brings, and hashes it.
+// inspect parses what the lane brings, and hashes it unless raw is nil.
 func (n *run) inspect(from *lane, raw hash.Hash) (catalog.Contents, error) {
-	found, err := catalog.Inspect(&hashingReader{r: from, h: raw}, &n.meter.keys)
+	var in io.Reader = from
+	if raw != nil {
+		in = &hashingReader{r: from, h: raw}
+	}
+	found, err := catalog.Inspect(in, &n.meter.keys)
 	if errors.Is(err, catalog.ErrBadSnapshot) {
 		err = fmt.Errorf("%w: %w", ErrNotSound, err)
 	}

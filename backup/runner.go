@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,13 +37,14 @@ var (
 
 // Config is what a Runner works with.
 type Config struct {
-	Store       storage.Store    // takes the parts; required
-	Catalog     catalog.Catalog  // takes the manifests; required
-	Leaser      catalog.Leaser   // keeps runs of one data store apart; required
-	Logger      *slog.Logger     // nil: discard
-	Now         func() time.Time // nil: the machine's clock
-	LeaseTTL    time.Duration    // 0: DefaultLeaseTTL; at least 3 seconds
-	Compression string           // "zstd" or "none"; empty: "zstd"
+	Store    storage.Store    // takes the parts; required
+	Catalog  catalog.Catalog  // takes the manifests; required
+	Leaser   catalog.Leaser   // keeps runs of one data store apart; required
+	Logger   *slog.Logger     // nil: discard
+	Now      func() time.Time // nil: the machine's clock
+	LeaseTTL time.Duration    // 0: DefaultLeaseTTL; at least 3 seconds
+	Seal     seal.Options     // how parts are compressed, and who can open them if they are to be encrypted
+	Signer   crypto.Signer    // signs the manifests, with an Ed25519 key; nil: they aren't signed. See catalog.Sign
 }
 
 // A Runner turns snapshots into backups. It is safe for use by several goroutines.
@@ -62,14 +65,17 @@ func NewRunner(cfg Config) (*Runner, error) {
 		return nil, errors.New("backup: Config.Leaser is required")
 	case cfg.LeaseTTL != 0 && cfg.LeaseTTL < 3*time.Second:
 		return nil, fmt.Errorf("backup: Config.LeaseTTL is %v, it has to be at least 3s: a lease is renewed every third of it", cfg.LeaseTTL)
-	case cfg.Compression != "" && cfg.Compression != seal.Zstd && cfg.Compression != seal.None:
-		return nil, fmt.Errorf("backup: Config.Compression is %q, it can be %q or %q", cfg.Compression, seal.Zstd, seal.None)
+	}
+	if err := cfg.Seal.Validate(); err != nil {
+		return nil, fmt.Errorf("backup: Config.Seal: %w", err)
+	}
+	if cfg.Signer != nil {
+		if _, ok := cfg.Signer.Public().(ed25519.PublicKey); !ok {
+			return nil, fmt.Errorf("backup: Config.Signer has a %T, it has to be an Ed25519 key", cfg.Signer.Public())
+		}
 	}
 	if cfg.LeaseTTL == 0 {
 		cfg.LeaseTTL = DefaultLeaseTTL
-	}
-	if cfg.Compression == "" {
-		cfg.Compression = seal.Zstd
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -85,6 +91,7 @@ type Request struct {
 	Description string         // at most 1000 bytes
 	Kind        catalog.Kind   // empty: catalog.KindManual
 	Retain      time.Duration  // after which a sweep may delete the backup; 0: it is kept for ever
+	Seal        *seal.Options  // nil: that of the Config
 	Progress    func(Progress) // called about five times a second, from one goroutine at a time; may be nil
 }
 
@@ -106,6 +113,11 @@ func (q *Request) validate() error {
 	if q.Retain < 0 {
 		return fmt.Errorf("backup: Request.Retain is negative: %v", q.Retain)
 	}
+	if q.Seal != nil {
+		if err := q.Seal.Validate(); err != nil {
+			return fmt.Errorf("backup: Request.Seal: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -123,6 +135,9 @@ func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 	}
 	if q.Kind == "" {
 		q.Kind = catalog.KindManual
+	}
+	if q.Seal == nil {
+		q.Seal = &r.cfg.Seal
 	}
 	lease, err := r.cfg.Leaser.Acquire(ctx, leaseName(q.DataStore), r.cfg.LeaseTTL)
 	if errors.Is(err, catalog.ErrHeld) {
@@ -255,6 +270,7 @@ func (n *run) register(ctx context.Context) error {
 	n.b = &catalog.Backup{
 		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: n.q.Name,
 		Description: n.q.Description, Kind: n.q.Kind, State: catalog.StateRunning, CreatedAt: n.start.UTC(), Token: n.lease.Token(),
+		Recipients: seal.Names(n.q.Seal.Recipients),
 	}
 	if n.q.Retain > 0 {
 		n.b.DeleteAfter = n.b.CreatedAt.Add(n.q.Retain)
@@ -323,6 +339,11 @@ func (n *run) publish(ctx context.Context) error {
 	b.ReadyAt = n.now().UTC()
 	b.Verification.At = b.ReadyAt
 	b.Timings.Total = n.now().Sub(n.start)
+	if n.cfg.Signer != nil {
+		if err := catalog.Sign(&b, n.cfg.Signer); err != nil {
+			return err
+		}
+	}
 	n.published = true
 	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
 	if errors.Is(err, catalog.ErrConflict) {
@@ -346,6 +367,10 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 	// First the record: this and the manifest exclude each other, so from here on it is settled which of the two it is.
 	b := *n.b
 	b.State, b.Error, b.Parts = catalog.StateFailed, cause.Error(), nil
+	if len(b.Recipients) > 0 && errors.Is(cause, ErrNotSound) {
+		// It names the key where the snapshot is broken, which only the recipients may read.
+		b.Error = ErrNotSound.Error() + "; what it was is not recorded, for the data is encrypted"
+	}
 	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
 	if errors.Is(err, catalog.ErrConflict) {
 		var now *catalog.Backup

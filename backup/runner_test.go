@@ -17,6 +17,7 @@ import (
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/memstore"
+	"github.com/amberkv/amber/storage/seal"
 )
 
 // house is everything that a run needs, over one store.
@@ -91,7 +92,7 @@ func request(s *source) backup.Request {
 func TestRun(t *testing.T) {
 	for _, compression := range []string{"zstd", "none"} {
 		h := newHouse(t, memstore.New(nil), nil)
-		h.runner, _ = backup.NewRunner(backup.Config{Store: h.store, Catalog: h.catalog, Leaser: h.catalog, Compression: compression})
+		h.runner, _ = backup.NewRunner(backup.Config{Store: h.store, Catalog: h.catalog, Leaser: h.catalog, Seal: seal.Options{Compression: compression}})
 		s := &source{data: snapshotOf(5000, 300), piece: 1000}
 		var stages []backup.Stage
 		q := request(s)
@@ -361,7 +362,7 @@ func TestRequest(t *testing.T) {
 		"no catalog":      {Store: h.store, Leaser: h.catalog},
 		"no leaser":       {Store: h.store, Catalog: h.catalog},
 		"short lease":     {Store: h.store, Catalog: h.catalog, Leaser: h.catalog, LeaseTTL: time.Second},
-		"odd compression": {Store: h.store, Catalog: h.catalog, Leaser: h.catalog, Compression: "lzma"},
+		"odd compression": {Store: h.store, Catalog: h.catalog, Leaser: h.catalog, Seal: seal.Options{Compression: "lzma"}},
 	} {
 		if _, err := backup.NewRunner(cfg); err == nil || !strings.Contains(err.Error(), "Config.") {
 			t.Errorf("%s: %v", name, err)

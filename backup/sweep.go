@@ -205,7 +205,7 @@ func (r *Runner) delete(ctx context.Context, b *catalog.Backup, rev catalog.Revi
 		return fmt.Errorf("deleting backup %s: %w: cancel its run, or sweep if it died", id, ErrBusy)
 	case catalog.StateDeleting:
 	default:
-		b.State = catalog.StateDeleting
+		b.State, b.Signature = catalog.StateDeleting, nil // what was signed was ready
 		if rev, err = r.cfg.Catalog.Put(ctx, b, rev); err != nil {
 			return fmt.Errorf("deleting backup %s: %w", id, err)
 		}

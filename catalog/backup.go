@@ -94,6 +94,10 @@ type Backup struct {
 	StoredBytes int64    `json:"bytes"`                 // of all parts, as the store keeps them
 
 	Verification Verification `json:"verification,omitzero"`
+
+	// Recipients are those who can open the parts, if they are encrypted: public keys as text, or "passphrase".
+	Recipients []string   `json:"recipients,omitempty"`
+	Signature  *Signature `json:"signature,omitempty"` // see Sign; nil: it isn't signed
 }
 
 // Source says where a snapshot came from and when it was taken.
@@ -124,15 +128,18 @@ type Timings struct {
 
 // A Part is one stream of a snapshot, kept as one object.
 type Part struct {
-	Name        string `json:"name"`        // such as "part-0000.rdb.zst", unique in the backup
-	Key         string `json:"key"`         // of the object in the store: below the backup's prefix, unless it is adopted
-	Dialect     string `json:"dialect"`     // such as "redis:12"
-	Compression string `json:"compression"` // "zstd" or "none"
-	Size        int64  `json:"size"`        // in bytes, as stored
-	SHA256      string `json:"sha256"`      // of the stored bytes, in hexadecimal
-	RawSize     int64  `json:"rawSize"`     // in bytes, as the source sent them
-	RawSHA256   string `json:"rawSha256"`   // of the bytes the source sent
-	Keys        int64  `json:"keys"`
+	Name        string `json:"name"`                 // such as "part-0000.rdb.zst", unique in the backup
+	Key         string `json:"key"`                  // of the object in the store: below the backup's prefix, unless it is adopted
+	Dialect     string `json:"dialect"`              // such as "redis:12"
+	Compression string `json:"compression"`          // "zstd" or "none"
+	Encryption  string `json:"encryption,omitempty"` // "age", or empty
+	Size        int64  `json:"size"`                 // in bytes, as stored
+	SHA256      string `json:"sha256"`               // of the stored bytes, in hexadecimal
+	RawSize     int64  `json:"rawSize"`              // in bytes, as the source sent them
+	// RawSHA256 is of the bytes the source sent. It is empty if they are encrypted: else who reads the store would know which backups hold
+	// the same, and could try what they hold.
+	RawSHA256 string `json:"rawSha256,omitempty"`
+	Keys      int64  `json:"keys"`
 
 	// Adopted: the object is not the backup's own but what a server wrote into the store itself. It stays as it is, whatever becomes of the
 	// backup; and who changes it takes it from the backup, which doesn't verify any more then.

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +17,12 @@ import (
 // MaxManifestLen is the largest manifest that is written or read, in bytes.
 const MaxManifestLen = 8 << 20
 
+// The most that a manifest may tell of recipients. A hybrid one has 1959 bytes.
+const (
+	maxRecipients   = 1000
+	maxRecipientLen = 4096
+)
+
 // A manifest ends in its seal, which is sealHead, 64 digits and sealTail to the byte.
 const (
 	sealHead = ",\n  \"sha256\": \""
@@ -28,11 +35,13 @@ func (b *Backup) Prefix() string { return b.DataStore + "/" + string(b.ID) + "/"
 
 // Encode returns the manifest of b: indented JSON, to be read by people too, whose last field "sha256" is the hash of
 // every byte before it, in 64 hexadecimal digits. A manifest of which a bit was changed or the end was cut does not pass
-// Decode; who can write manifests can also seal them, so the hash is no signature. Format is always the current one.
-// The error says what is wrong with b.
+// Decode; who can write manifests can also seal them, so the hash is no signature: see Sign. Format is the current one, but for a
+// signed manifest, which keeps its own. The error says what is wrong with b.
 func Encode(b *Backup) ([]byte, error) {
 	manifest := *b
-	manifest.Format = Format
+	if manifest.Signature == nil {
+		manifest.Format = Format
+	}
 	if err := manifest.validate(); err != nil {
 		return nil, fmt.Errorf("manifest of backup %q: %w", b.ID, err)
 	}
@@ -160,6 +169,23 @@ func (b *Backup) validate() error {
 		}
 		names[p.Name], keys[p.Key] = true, true
 	}
+	return b.validateSealing()
+}
+
+// validateSealing says what is wrong with what is told of encryption and signature.
+func (b *Backup) validateSealing() error {
+	if len(b.Recipients) > maxRecipients {
+		return fmt.Errorf("it has %d recipients, the limit is %d", len(b.Recipients), maxRecipients)
+	}
+	for _, r := range b.Recipients {
+		if r == "" || len(r) > maxRecipientLen {
+			return fmt.Errorf("the recipient %.40q has %d bytes, and may have 1 to %d", r, len(r), maxRecipientLen)
+		}
+	}
+	if s := b.Signature; s != nil && (len(s.Key) != ed25519.PublicKeySize || len(s.Value) != ed25519.SignatureSize) {
+		return fmt.Errorf("its signature has %d bytes and the signer's key %d; they have %d and %d in Ed25519",
+			len(s.Value), len(s.Key), ed25519.SignatureSize, ed25519.PublicKeySize)
+	}
 	return nil
 }
 
@@ -187,7 +213,16 @@ func (b *Backup) validatePart(p Part) error {
 	if p.Size < 0 || p.RawSize < 0 || p.Keys < 0 {
 		return errors.New("a number is negative")
 	}
-	for _, sum := range []string{p.SHA256, p.RawSHA256} {
+	sums := []string{p.SHA256}
+	switch encrypted := p.Encryption != ""; {
+	case encrypted != (len(b.Recipients) > 0):
+		return fmt.Errorf("its encryption is %.40q, and the backup has %d recipients", p.Encryption, len(b.Recipients))
+	case !encrypted:
+		sums = append(sums, p.RawSHA256)
+	case p.RawSHA256 != "":
+		return errors.New("it is encrypted, and yet the hash of its raw bytes is told")
+	}
+	for _, sum := range sums {
 		if sum == "" && b.State != StateReady {
 			continue // not known before the part is whole
 		}

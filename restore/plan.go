@@ -49,6 +49,9 @@ func (r *Restorer) Plan(ctx context.Context, id catalog.ID, loader Loader, opts 
 	if err != nil {
 		return nil, err
 	}
+	if err := r.mayOpen(b); err != nil {
+		return nil, err
+	}
 	p := &Plan{Backup: b, Report: Report{Backup: b.ID}}
 	// The target is asked first, because a refusal should not wait for the verification of a large backup.
 	report(opts.Progress, Progress{Stage: StageCheck})
@@ -77,6 +80,9 @@ func (r *Restorer) planAsIs(ctx context.Context, p *Plan, opts *Options) error {
 		prove = r.verifyHashes
 	}
 	if _, err := prove(ctx, b, opts.Progress); err != nil {
+		return err
+	}
+	if err := r.opens(ctx, b); err != nil {
 		return err
 	}
 	p.src = &untouched{r: r, b: b}
@@ -113,7 +119,7 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 	report, err := c.run(ctx, &size, nil, watch)
 	stop()
 	if err != nil {
-		return fmt.Errorf("backup %s: %w", b.ID, err)
+		return fmt.Errorf("backup %s: %w", b.ID, r.noIdentity(b, err))
 	}
 	if why := watch.all.Differs(b); why != "" {
 		return fmt.Errorf("%w: backup %s: %s", ErrNotVerified, b.ID, why)
@@ -257,5 +263,5 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 	return rep, nil
 }
 
-// age is how old a backup is.
-func age(b *catalog.Backup, now time.Time) time.Duration { return max(now.Sub(b.CreatedAt), 0) }
+// ageOf is how old a backup is.
+func ageOf(b *catalog.Backup, now time.Time) time.Duration { return max(now.Sub(b.CreatedAt), 0) }

@@ -2,12 +2,16 @@ package restore
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
@@ -23,6 +27,10 @@ type Config struct {
 	Now     func() time.Time // nil: the machine's clock
 	// TempDir is where values are held that have to be encoded anew and are too large for memory; empty: the system's.
 	TempDir string
+	// Identities open backups that are encrypted. They are secret.
+	Identities []age.Identity
+	// Trust are the keys whose signatures count. If there are any, a backup that none of them signed is refused.
+	Trust []ed25519.PublicKey
 }
 
 // A Restorer verifies backups and restores them. It is safe for use by several goroutines.
@@ -32,6 +40,8 @@ type Restorer struct {
 	log     *slog.Logger
 	now     clock.Func
 	temp    string
+	ids     []age.Identity
+	trust   []ed25519.PublicKey
 }
 
 // New returns a Restorer. The error says which field of the configuration is missing.
@@ -45,7 +55,13 @@ func New(cfg Config) (*Restorer, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now), temp: cfg.TempDir}, nil
+	for i, key := range cfg.Trust {
+		if len(key) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("restore: Config.Trust: key %d has %d bytes, an Ed25519 key has %d", i+1, len(key), ed25519.PublicKeySize)
+		}
+	}
+	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now), temp: cfg.TempDir,
+		ids: cfg.Identities, trust: cfg.Trust}, nil
 }
 
 // A Verification says what proving a backup found.
@@ -54,22 +70,80 @@ type Verification struct {
 	Keys        int64           `json:"keys"`
 	StoredBytes int64           `json:"bytes"`    // read from the store
 	RawBytes    int64           `json:"rawBytes"` // parsed
-	Duration    time.Duration   `json:"duration"` // in nanoseconds
+	// Sealed: the backup is encrypted and no identity was at hand, so that it was not opened. Its stored bytes are those that its run
+	// parsed before it encrypted them; whether somebody still has an identity isn't known.
+	Sealed   bool          `json:"sealed,omitempty"`
+	Duration time.Duration `json:"duration"` // in nanoseconds
 }
 
 // Verify proves a backup from the store alone: every stored byte is read and hashed, every part decompressed, parsed to
 // its end and held against its checksum, and what is in it counted and compared with the manifest. progress may be nil; it is
 // called now and then, from one goroutine at a time.
 //
-// The error wraps ErrNotVerified if the backup isn't what its manifest says or isn't ready, catalog.ErrNotFound if
-// there is none, catalog.ErrCorrupt if the manifest itself can't be trusted, and storage.ErrNotFound beside
+// Of a backup that is encrypted, a Restorer without identities proves the stored bytes alone, and says so: Verification.Sealed.
+//
+// The error wraps ErrNotVerified if the backup isn't what its manifest says or isn't ready, and catalog.ErrNotTrusted beside that
+// if no trusted key has signed it; seal.ErrNoIdentity if it is encrypted and none of the identities opens it, which says nothing
+// against the backup; catalog.ErrNotFound if there is none, catalog.ErrCorrupt if the manifest itself can't be trusted, and storage.ErrNotFound beside
 // ErrNotVerified if a part is missing. Other errors are those of the store: the backup may be good.
 func (r *Restorer) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*Verification, error) {
 	b, err := r.ready(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	if len(b.Recipients) > 0 && len(r.ids) == 0 {
+		start := r.now()
+		v, err := r.verifyHashes(ctx, b, progress)
+		if err != nil {
+			return nil, err
+		}
+		v.Sealed, v.Duration = true, r.now().Sub(start)
+		return v, nil
+	}
+	if err := r.mayOpen(b); err != nil {
+		return nil, err
+	}
 	return r.verify(ctx, b, progress)
+}
+
+// mayOpen returns an error if it is known, without reading anything, that the identities don't open a backup.
+func (r *Restorer) mayOpen(b *catalog.Backup) error {
+	if len(b.Recipients) == 0 || seal.MayOpen(b.Recipients, r.ids) {
+		return nil
+	}
+	return r.noIdentity(b, fmt.Errorf("%w: %d were given", seal.ErrNoIdentity, len(r.ids)))
+}
+
+// noIdentity adds to an error that no identity opens a backup who could.
+func (r *Restorer) noIdentity(b *catalog.Backup, err error) error {
+	if !errors.Is(err, seal.ErrNoIdentity) {
+		return err
+	}
+	const shown = 10
+	names := strings.Join(b.Recipients[:min(len(b.Recipients), shown)], ", ")
+	if more := len(b.Recipients) - shown; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Errorf("%w; backup %s is encrypted for %s: give the identity of one of these", err, b.ID, names)
+}
+
+// opens proves that the identities open every part, by its beginning.
+func (r *Restorer) opens(ctx context.Context, b *catalog.Backup) error {
+	if len(b.Recipients) == 0 {
+		return nil
+	}
+	for _, p := range b.Parts {
+		in, err := r.again(ctx, p)
+		if err != nil {
+			return partError(b, p, err)
+		}
+		_, err = in.Read(make([]byte, 1))
+		in.Close()
+		if err != nil && err != io.EOF {
+			return partError(b, p, notVerified(r.noIdentity(b, err)))
+		}
+	}
+	return nil
 }
 
 // ready returns the manifest of a backup that can be restored.
@@ -83,6 +157,11 @@ func (r *Restorer) ready(ctx context.Context, id catalog.ID) (*catalog.Backup, e
 	}
 	if len(b.Parts) == 0 {
 		return nil, fmt.Errorf("%w: backup %s has no parts", ErrNotVerified, id)
+	}
+	if len(r.trust) > 0 {
+		if err := catalog.CheckSignature(b, r.trust); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotVerified, err)
+		}
 	}
 	return b, nil
 }
@@ -133,7 +212,7 @@ func (r *Restorer) verify(ctx context.Context, b *catalog.Backup, progress func(
 	for _, p := range b.Parts {
 		found, err := r.inspect(ctx, p, &stored, &keys)
 		if err != nil {
-			return nil, partError(b, p, err)
+			return nil, partError(b, p, r.noIdentity(b, err))
 		}
 		if found.Dialect != p.Dialect {
 			return nil, fmt.Errorf("%w: backup %s, part %s: it is %s, the manifest says %s", ErrNotVerified, b.ID, p.Name, found.Dialect, p.Dialect)
@@ -191,7 +270,8 @@ func partError(b *catalog.Backup, p catalog.Part, err error) error {
 	return fmt.Errorf("backup %s, part %s: %w", b.ID, p.Name, err)
 }
 
-// again opens a part whose stored bytes were proved before: the raw ones prove that they are still the same.
+// again opens a part whose stored bytes were proved before: the raw ones prove that they are still the same. Of an encrypted part the stored
+// ones do once more.
 func (r *Restorer) again(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
 	sum := Sum(p)
 	if sum.RawSHA256 != "" {
@@ -211,7 +291,7 @@ func (r *Restorer) openAs(ctx context.Context, p catalog.Part, sum seal.Sum) (*p
 		cancel()
 		return nil, err
 	}
-	sealed, err := seal.NewReader(object, sum)
+	sealed, err := seal.NewReader(object, sum, r.ids)
 	if err != nil {
 		cancel()
 		object.Close()
@@ -240,7 +320,7 @@ func (r *Restorer) object(ctx context.Context, p catalog.Part) (io.ReadCloser, e
 
 // Sum returns what the manifest knows of a part's bytes.
 func Sum(p catalog.Part) seal.Sum {
-	return seal.Sum{Compression: p.Compression, Size: p.Size, SHA256: p.SHA256, RawSize: p.RawSize, RawSHA256: p.RawSHA256}
+	return seal.Sum{Compression: p.Compression, Encryption: p.Encryption, Size: p.Size, SHA256: p.SHA256, RawSize: p.RawSize, RawSHA256: p.RawSHA256}
 }
 
 type partReader struct {

@@ -40,7 +40,7 @@ func snapshotOf(n int) []byte {
 func keep(t *testing.T, store storage.Store, raw []byte, change func(*catalog.Backup)) *catalog.Backup {
 	t.Helper()
 	var stored bytes.Buffer
-	w, err := seal.NewWriter(&stored, seal.Zstd)
+	w, err := seal.NewWriter(&stored, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -245,7 +245,7 @@ func convertOptions(b *catalog.Backup, v *Verdict, opts *Options, now time.Time)
 	case ExpiryDrop:
 		o.DropExpiry = true
 	case ExpiryShift:
-		o.ExpiredAt, o.ShiftExpiry = now.UnixMilli(), age(b, now)
+		o.ExpiredAt, o.ShiftExpiry = now.UnixMilli(), ageOf(b, now)
 	}
 	return o, nil
 }

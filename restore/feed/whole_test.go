@@ -37,7 +37,7 @@ func kept(t *testing.T, parts ...*image) (*restore.Restorer, catalog.ID) {
 	var all catalog.Contents
 	for i, img := range parts {
 		var stored bytes.Buffer
-		w, err := seal.NewWriter(&stored, seal.Zstd)
+		w, err := seal.NewWriter(&stored, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

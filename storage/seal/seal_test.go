@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"filippo.io/age"
+
 	"github.com/amberkv/amber/storage/seal"
 )
 
@@ -25,10 +27,33 @@ func data(n int) []byte {
 	return p
 }
 
-func sealed(t testing.TB, raw []byte, compression string) ([]byte, seal.Sum) {
+// key opens what the tests seal, and stranger doesn't.
+var (
+	key      = must(age.GenerateX25519Identity())
+	stranger = must(age.GenerateX25519Identity())
+)
+
+// A way is one to seal.
+type way struct {
+	name       string
+	opts       seal.Options
+	identities []age.Identity
+}
+
+func ways() []way {
+	to, with := []age.Recipient{key.Recipient()}, []age.Identity{key}
+	return []way{
+		{"none", seal.Options{Compression: seal.None}, nil},
+		{"zstd", seal.Options{Compression: seal.Zstd}, nil},
+		{"none, age", seal.Options{Compression: seal.None, Recipients: to}, with},
+		{"zstd, age", seal.Options{Recipients: to}, with},
+	}
+}
+
+func sealed(t testing.TB, raw []byte, opts *seal.Options) ([]byte, seal.Sum) {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := seal.NewWriter(&out, compression)
+	w, err := seal.NewWriter(&out, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +79,8 @@ func sealed(t testing.TB, raw []byte, compression string) ([]byte, seal.Sum) {
 	return out.Bytes(), sum
 }
 
-func unseal(src io.Reader, sum seal.Sum) ([]byte, error) {
-	r, err := seal.NewReader(src, sum)
+func unseal(src io.Reader, sum seal.Sum, identities ...age.Identity) ([]byte, error) {
+	r, err := seal.NewReader(src, sum, identities)
 	if err != nil {
 		return nil, err
 	}
@@ -63,23 +88,21 @@ func unseal(src io.Reader, sum seal.Sum) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-var compressions = []string{seal.None, seal.Zstd}
-
 func TestRoundTrip(t *testing.T) {
-	for _, compression := range compressions {
+	for _, way := range ways() {
 		for _, n := range []int{0, 1, 100, 1 << 20, 5<<20 + 3} {
 			raw := data(n)
-			stored, sum := sealed(t, raw, compression)
+			stored, sum := sealed(t, raw, &way.opts)
 			if err := seal.Check(bytes.NewReader(stored), sum); err != nil {
-				t.Errorf("%s, %d bytes: Check: %v", compression, n, err)
+				t.Errorf("%s, %d bytes: Check: %v", way.name, n, err)
 			}
 			for name, src := range map[string]io.Reader{
 				"whole": bytes.NewReader(stored), "halves": iotest.HalfReader(bytes.NewReader(stored)),
 				"error with data": iotest.DataErrReader(bytes.NewReader(stored)),
 			} {
-				got, err := unseal(src, sum)
+				got, err := unseal(src, sum, way.identities...)
 				if err != nil || !bytes.Equal(got, raw) {
-					t.Errorf("%s, %d bytes, %s: got %d bytes back, error %v", compression, n, name, len(got), err)
+					t.Errorf("%s, %d bytes, %s: got %d bytes back, error %v", way.name, n, name, len(got), err)
 				}
 			}
 		}
@@ -88,18 +111,22 @@ func TestRoundTrip(t *testing.T) {
 
 // Every single changed bit, every cut and every addition is refused, and none of it is taken for an error of the store.
 func TestChangedBytes(t *testing.T) {
-	for _, compression := range compressions {
-		stored, sum := sealed(t, data(600), compression)
+	for _, way := range ways() {
+		stored, sum := sealed(t, data(300), &way.opts)
+		step := 1
+		if way.identities != nil {
+			step = 7 // every byte, and every bit of some
+		}
 		refused := func(what string, at int, changed []byte) {
 			t.Helper()
-			if _, err := unseal(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) {
-				t.Errorf("%s, %s at %d: Reader returned %v", compression, what, at, err)
+			if _, err := unseal(bytes.NewReader(changed), sum, way.identities...); !errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, %s at %d: Reader returned %v", way.name, what, at, err)
 			}
 			if err := seal.Check(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) {
-				t.Errorf("%s, %s at %d: Check returned %v", compression, what, at, err)
+				t.Errorf("%s, %s at %d: Check returned %v", way.name, what, at, err)
 			}
 		}
-		for bit := range len(stored) * 8 {
+		for bit := 0; bit < len(stored)*8; bit += step {
 			changed := bytes.Clone(stored)
 			changed[bit/8] ^= 1 << (bit % 8)
 			refused("bit changed", bit, changed)
@@ -113,7 +140,7 @@ func TestChangedBytes(t *testing.T) {
 }
 
 func TestWrongSum(t *testing.T) {
-	stored, sum := sealed(t, data(6000), seal.Zstd)
+	stored, sum := sealed(t, data(6000), nil)
 	for name, change := range map[string]func(*seal.Sum){
 		"stored size, smaller": func(s *seal.Sum) { s.Size-- },
 		"stored size, larger":  func(s *seal.Sum) { s.Size++ },
@@ -128,27 +155,27 @@ func TestWrongSum(t *testing.T) {
 			t.Errorf("%s: Reader returned %v", name, err)
 		}
 	}
-	if _, err := seal.NewReader(nil, seal.Sum{Compression: "lzma"}); err == nil {
+	if _, err := seal.NewReader(nil, seal.Sum{Compression: "lzma", SHA256: sum.SHA256}, nil); err == nil {
 		t.Error("NewReader took an unknown compression")
 	}
-	if _, err := seal.NewWriter(nil, ""); err == nil {
-		t.Error("NewWriter took an unknown compression")
+	if _, err := seal.NewReader(nil, seal.Sum{Compression: seal.Zstd, Encryption: "rot13", SHA256: sum.SHA256}, nil); err == nil {
+		t.Error("NewReader took an unknown encryption")
 	}
 }
 
 // An error of the store is passed on as what it is: the backup may be good.
 func TestStoreError(t *testing.T) {
 	broken := errors.New("the store broke")
-	for _, compression := range compressions {
-		stored, sum := sealed(t, data(60000), compression)
+	for _, way := range ways() {
+		stored, sum := sealed(t, data(60000), &way.opts)
 		for _, n := range []int{0, 1, len(stored) / 2, len(stored) - 1, len(stored)} {
 			src := io.MultiReader(bytes.NewReader(stored[:n]), iotest.ErrReader(broken))
-			if _, err := unseal(src, sum); !errors.Is(err, broken) || errors.Is(err, seal.ErrMismatch) {
-				t.Errorf("%s, broken at %d: Reader returned %v", compression, n, err)
+			if _, err := unseal(src, sum, way.identities...); !errors.Is(err, broken) || errors.Is(err, seal.ErrMismatch) {
+				t.Errorf("%s, broken at %d: Reader returned %v", way.name, n, err)
 			}
 			src = io.MultiReader(bytes.NewReader(stored[:n]), iotest.ErrReader(broken))
 			if err := seal.Check(src, sum); !errors.Is(err, broken) || errors.Is(err, seal.ErrMismatch) {
-				t.Errorf("%s, broken at %d: Check returned %v", compression, n, err)
+				t.Errorf("%s, broken at %d: Check returned %v", way.name, n, err)
 			}
 		}
 	}
@@ -156,8 +183,8 @@ func TestStoreError(t *testing.T) {
 
 func TestWriterError(t *testing.T) {
 	broken := errors.New("disk full")
-	for _, compression := range compressions {
-		w, err := seal.NewWriter(failing{broken}, compression)
+	for _, way := range ways() {
+		w, err := seal.NewWriter(failing{broken}, &way.opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,10 +194,10 @@ func TestWriterError(t *testing.T) {
 			}
 		}
 		if !errors.Is(err, broken) {
-			t.Errorf("%s: Write returned %v", compression, err)
+			t.Errorf("%s: Write returned %v", way.name, err)
 		}
 		if err := w.Close(); !errors.Is(err, broken) {
-			t.Errorf("%s: Close returned %v", compression, err)
+			t.Errorf("%s: Close returned %v", way.name, err)
 		}
 	}
 }
@@ -182,7 +209,7 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 // A few stored bytes that claim to be gigabytes are given up at the size that is expected, in a few MiB of memory.
 func TestBomb(t *testing.T) {
 	var out bytes.Buffer
-	w, err := seal.NewWriter(&out, seal.Zstd)
+	w, err := seal.NewWriter(&out, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +224,7 @@ func TestBomb(t *testing.T) {
 	sum.RawSize = 1000
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	n, err := io.Copy(io.Discard, must(seal.NewReader(&out, sum)))
+	n, err := io.Copy(io.Discard, must(seal.NewReader(&out, sum, nil)))
 	runtime.ReadMemStats(&after)
 	if !errors.Is(err, seal.ErrMismatch) {
 		t.Errorf("1 GiB that should have been 1000 bytes gave %v", err)
@@ -207,18 +234,18 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-func must(r *seal.Reader, err error) *seal.Reader {
+func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return r
+	return v
 }
 
 func BenchmarkWriter(b *testing.B) {
 	raw := data(64 << 20)
 	b.SetBytes(int64(len(raw)))
 	for b.Loop() {
-		w, _ := seal.NewWriter(io.Discard, seal.Zstd)
+		w, _ := seal.NewWriter(io.Discard, nil)
 		w.Write(raw)
 		w.Close()
 	}
@@ -226,10 +253,10 @@ func BenchmarkWriter(b *testing.B) {
 
 func BenchmarkReader(b *testing.B) {
 	raw := data(64 << 20)
-	stored, sum := sealed(b, raw, seal.Zstd)
+	stored, sum := sealed(b, raw, nil)
 	b.SetBytes(int64(len(raw)))
 	for b.Loop() {
-		io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum)))
+		io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum, nil)))
 	}
 }
 
@@ -237,26 +264,26 @@ func BenchmarkReader(b *testing.B) {
 // read.
 func TestRawHashAlone(t *testing.T) {
 	raw := data(3000)
-	for _, compression := range []string{seal.None, seal.Zstd} {
-		stored, sum := sealed(t, raw, compression)
+	for _, way := range ways()[:2] { // of what is encrypted the raw hash isn't known
+		stored, sum := sealed(t, raw, &way.opts)
 		hash := sha256.Sum256(raw)
 		sum.SHA256, sum.RawSHA256 = "", hex.EncodeToString(hash[:])
-		if got, err := unseal(bytes.NewReader(stored), sum); err != nil || !bytes.Equal(got, raw) {
-			t.Fatalf("%s: %d bytes, %v", compression, len(got), err)
+		if got, err := unseal(bytes.NewReader(stored), sum, way.identities...); err != nil || !bytes.Equal(got, raw) {
+			t.Fatalf("%s: %d bytes, %v", way.name, len(got), err)
 		}
 		for i := range stored {
 			changed := bytes.Clone(stored)
 			changed[i] ^= 0x10
-			if got, err := unseal(bytes.NewReader(changed), sum); !errors.Is(err, seal.ErrMismatch) && !bytes.Equal(got, raw) {
-				t.Errorf("%s: byte %d was changed: %v", compression, i, err)
+			if got, err := unseal(bytes.NewReader(changed), sum, way.identities...); !errors.Is(err, seal.ErrMismatch) && !bytes.Equal(got, raw) {
+				t.Errorf("%s: byte %d was changed: %v", way.name, i, err)
 			}
 		}
-		if _, err := unseal(bytes.NewReader(stored[:len(stored)-1]), sum); !errors.Is(err, seal.ErrMismatch) {
-			t.Errorf("%s: cut: %v", compression, err)
+		if _, err := unseal(bytes.NewReader(stored[:len(stored)-1]), sum, way.identities...); !errors.Is(err, seal.ErrMismatch) {
+			t.Errorf("%s: cut: %v", way.name, err)
 		}
 		sum.RawSHA256 = ""
-		if _, err := seal.NewReader(bytes.NewReader(stored), sum); err == nil {
-			t.Errorf("%s: a part without any hash is read", compression)
+		if _, err := seal.NewReader(bytes.NewReader(stored), sum, nil); err == nil {
+			t.Errorf("%s: a part without any hash is read", way.name)
 		}
 	}
 }
