@@ -17,6 +17,9 @@
 //
 // # What isn't here
 //
+// Dragonfly pads the files in its directory with anything. Of Dragonfly before 1.26 nothing in a file need tell whose it is: such a file is taken
+// for one of Redis and refused when bytes follow its end. In a bucket there is no padding.
+//
 // Append-only files: of those only the base file is a snapshot, if it is an RDB file (aof-use-rdb-preamble yes, the default). It can be
 // read like any other, and lacks what was appended since.
 package dumpfile

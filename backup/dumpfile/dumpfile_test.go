@@ -330,7 +330,7 @@ func rawBytes(t *testing.T, h *house, p catalog.Part) []byte {
 		t.Fatal(err)
 	}
 	defer object.Close()
-	r, err := seal.NewReader(object, restore.Sum(p))
+	r, err := seal.NewReader(object, restore.Sum(p), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
