@@ -63,6 +63,20 @@ func SweepUnfinished(ctx context.Context, s Store, before time.Time) (objects in
 	return 0, 0, ctx.Err()
 }
 
+// A Versioned reader is one of Store.Open that knows which version of its object it reads. It saves who reads with care asking before.
+type Versioned interface {
+	// Version returns what Stat would have told when the object was opened.
+	Version() Info
+}
+
+// VersionOf tells which version of an object a reader reads, if it knows.
+func VersionOf(r io.Reader) (Info, bool) {
+	if v, ok := r.(Versioned); ok {
+		return v.Version(), true
+	}
+	return Info{}, false
+}
+
 // A URLSigner is a Store that can let others read an object without credentials.
 type URLSigner interface {
 	// SignGet returns a URL that reads the object by GET until ttl has passed. Whoever has the URL can read it: it is a secret. That the

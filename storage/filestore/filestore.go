@@ -143,11 +143,15 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 	if err != nil {
 		return nil, fmt.Errorf("filestore: open %s: %w", key, notFound(err))
 	}
-	if _, err := f.Seek(off, io.SeekStart); err != nil {
+	fi, err := f.Stat()
+	if err == nil {
+		_, err = f.Seek(off, io.SeekStart)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("filestore: open %s: %w", key, err)
 	}
-	return &reader{ctx: ctx, f: f, key: key, left: n}, nil
+	return &reader{ctx: ctx, f: f, left: n, version: storage.Info{Key: key, Size: fi.Size(), ModTime: fi.ModTime()}}, nil
 }
 
 // Stat tells size and time of an object, as storage.Store says.
@@ -265,15 +269,18 @@ const maxIO = 1 << 20
 
 // A reader reads one version of an object; left is what it may still give, or negative for all there is.
 type reader struct {
-	ctx  context.Context
-	f    *os.File
-	key  string
-	left int64
+	ctx     context.Context
+	f       *os.File
+	version storage.Info
+	left    int64
 }
+
+// Version tells which version is read, as storage.Versioned says.
+func (r *reader) Version() storage.Info { return r.version }
 
 func (r *reader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
-		return 0, fmt.Errorf("filestore: read %s: %w", r.key, err)
+		return 0, fmt.Errorf("filestore: read %s: %w", r.version.Key, err)
 	}
 	p = p[:min(len(p), maxIO)]
 	if r.left >= 0 {
@@ -287,7 +294,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		r.left -= int64(n)
 	}
 	if err != nil && err != io.EOF {
-		err = fmt.Errorf("filestore: read %s: %w", r.key, err)
+		err = fmt.Errorf("filestore: read %s: %w", r.version.Key, err)
 	}
 	return n, err
 }

@@ -79,7 +79,7 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 	if n >= 0 {
 		data = data[:min(n, int64(len(data)))]
 	}
-	return &reader{ctx: ctx, key: key, data: data}, nil
+	return &reader{ctx: ctx, key: key, data: data, version: o.info(key)}, nil
 }
 
 // Stat tells size and time of an object, as storage.Store says.
@@ -216,10 +216,14 @@ func (w *writer) Abort() error {
 
 // A reader gives out the bytes of one version of an object.
 type reader struct {
-	ctx  context.Context
-	key  string
-	data []byte
+	ctx     context.Context
+	key     string
+	data    []byte
+	version storage.Info
 }
+
+// Version tells which version is read, as storage.Versioned says.
+func (r *reader) Version() storage.Info { return r.version }
 
 func (r *reader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
