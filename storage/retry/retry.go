@@ -210,8 +210,11 @@ func (t *tries) progress() {
 
 // again waits until it is time for another try and returns nil, or returns the error with which the call ends.
 func (s *Store) again(ctx context.Context, what string, t *tries, err error) error {
-	if !transient(err) || ctx.Err() != nil {
+	if !transient(err) {
 		return err
+	}
+	if cerr := ctx.Err(); cerr != nil {
+		return fmt.Errorf("%w: %w", cerr, err)
 	}
 	t.n++
 	t.resumed++

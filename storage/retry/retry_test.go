@@ -14,15 +14,18 @@ import (
 var quick = &retry.Options{Wait: time.Millisecond}
 
 func TestInMemory(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storage.Store { return retry.New(memstore.New(nil), quick) }, &storetest.Options{InProcess: true})
 }
 
 // With so little held nearly every object is handed on.
 func TestHoldingNothing(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storage.Store { return retry.New(memstore.New(nil), &retry.Options{Hold: 1}) }, &storetest.Options{InProcess: true})
 }
 
 func TestInDirectory(t *testing.T) {
+	t.Parallel()
 	dirs := map[storage.Store]string{}
 	open := func(dir string) (storage.Store, error) {
 		s, err := filestore.New(dir, nil)
@@ -36,5 +39,5 @@ func TestInDirectory(t *testing.T) {
 		}
 		dirs[s] = dir
 		return s
-	}, &storetest.Options{Locate: func(s storage.Store) string { return dirs[s] }, Reopen: open, Objects: 1500})
+	}, &storetest.Options{Locate: func(s storage.Store) string { return dirs[s] }, Reopen: open, Objects: 200})
 }
