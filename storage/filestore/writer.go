@@ -46,7 +46,8 @@ func (s *Store) Create(ctx context.Context, key string, opts *storage.CreateOpti
 		switch {
 		case err == nil:
 			return w, nil
-		case !errors.Is(err, fs.ErrNotExist):
+		// MkdirAll says so too of a directory that was there when it came and gone when it looked.
+		case !errors.Is(err, fs.ErrNotExist) && (!errors.Is(err, fs.ErrExist) || s.blocked(dir)):
 			s.prune(dir)
 			return nil, fmt.Errorf("filestore: create %s: %w", key, err)
 		case ctx.Err() != nil:
@@ -54,6 +55,16 @@ func (s *Store) Create(ctx context.Context, key string, opts *storage.CreateOpti
 		}
 	}
 	return nil, fmt.Errorf("filestore: create %s: the directory %s vanishes again and again; was the store's directory removed?", key, dir)
+}
+
+// blocked tells whether dir can't be a directory, because it or one above it is something else.
+func (s *Store) blocked(dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if fi, err := s.root.Lstat(dir); err == nil && !fi.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // A writer writes a temporary file and gives it its name in the end.
