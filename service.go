@@ -23,7 +23,8 @@ import (
 
 // Config wires a Service. Only Store is required.
 type Config struct {
-	// Store keeps the backups that are asked for without a store's name. It stays the caller's.
+	// Store keeps the backups that are asked for without a store's name. It stays the caller's. What fails for the moment or hangs is tried again, as package
+	// retry says; a *retry.Store, made with a host's own choices, is taken as it is.
 	Store storage.Store
 	// Stores are further ones, by name.
 	Stores []NamedStore

@@ -11,6 +11,7 @@ import (
 	"github.com/amberkv/amber/catalog/storecatalog"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/retry"
 )
 
 // A NamedStore is one of a host's stores, for backups that are to be kept in a certain cloud or region.
@@ -24,11 +25,19 @@ type NamedStore struct {
 	Catalog catalog.Catalog `json:"-"`
 }
 
-// place is a store with what works on it.
+// place is a store with what works on it. What is done with its Store is tried again when that fails for the moment.
 type place struct {
 	NamedStore
+	given    storage.Store // what the host knows
 	runner   *backup.Runner
 	restorer *restore.Restorer
+}
+
+// told returns the store as the host gave it.
+func (p *place) told() NamedStore {
+	n := p.NamedStore
+	n.Store = p.given
+	return n
 }
 
 // wrap says which store an error is about, if there are several.
@@ -56,6 +65,10 @@ func (s *Service) addPlace(n NamedStore) error {
 			return fmt.Errorf("amber: %s: NamedStore.Store is required", what)
 		}
 	}
+	given := n.Store
+	if _, ok := given.(*retry.Store); !ok { // else the host has chosen how often and how long
+		n.Store = retry.New(given, &retry.Options{Logger: s.cfg.Logger})
+	}
 	if n.Catalog == nil {
 		c, err := storecatalog.New(storecatalog.Config{Store: n.Store, Now: s.cfg.Now})
 		if err != nil {
@@ -76,7 +89,7 @@ func (s *Service) addPlace(n NamedStore) error {
 	if err != nil {
 		return err
 	}
-	s.places = append(s.places, &place{NamedStore: n, runner: runner, restorer: restorer})
+	s.places = append(s.places, &place{NamedStore: n, given: given, runner: runner, restorer: restorer})
 	return nil
 }
 
@@ -84,7 +97,7 @@ func (s *Service) addPlace(n NamedStore) error {
 func (s *Service) Stores() []NamedStore {
 	out := make([]NamedStore, len(s.places))
 	for i, p := range s.places {
-		out[i] = p.NamedStore
+		out[i] = p.told()
 	}
 	return out
 }
@@ -197,7 +210,7 @@ func (s *Service) ListAll(ctx context.Context, q catalog.Query) iter.Seq2[Found,
 			if first == nil {
 				return
 			}
-			if !yield(Found{Backup: first.b, Store: first.at.NamedStore}, first.at.wrap(first.err)) {
+			if !yield(Found{Backup: first.b, Store: first.at.told()}, first.at.wrap(first.err)) {
 				return
 			}
 			first.b, first.err, first.more = first.next()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/memstore"
 	"github.com/amberkv/amber/storage/storetest"
 )
@@ -200,3 +202,73 @@ func (generous) Acquire(context.Context, string, time.Duration) (catalog.Lease, 
 func (generous) Token() int64                  { return 1 }
 func (generous) Renew(context.Context) error   { return nil }
 func (generous) Release(context.Context) error { return nil }
+
+// A Commit of a part whose answer was lost has worked if the bytes that are there are the part's, whatever the store said; and what is there and is
+// something else is left alone.
+func TestCommitIsSettledByItsBytes(t *testing.T) {
+	for name, c := range map[string]struct {
+		commit func(ctx context.Context, m storage.Store, key string, w storage.Writer) error
+		ready  bool
+		left   int // parts in the store
+	}{
+		"answer lost": {func(ctx context.Context, m storage.Store, key string, w storage.Writer) error {
+			_, err := w.Commit(ctx)
+			return errors.Join(err, storetest.ErrInjected)
+		}, true, 1},
+		"asked twice": {func(ctx context.Context, m storage.Store, key string, w storage.Writer) error {
+			_, err := w.Commit(ctx)
+			return errors.Join(err, storage.ErrExists)
+		}, true, 1},
+		"nothing there": {func(ctx context.Context, m storage.Store, key string, w storage.Writer) error {
+			return storetest.ErrInjected
+		}, false, 0},
+		"a bit differs": {func(ctx context.Context, m storage.Store, key string, w storage.Writer) error {
+			_, err := w.Commit(ctx)
+			data, rerr := storage.ReadFile(ctx, m, key, 1<<30)
+			data[len(data)/2] ^= 1
+			return errors.Join(err, rerr, storage.WriteFile(ctx, m, key, data, nil), storetest.ErrInjected)
+		}, false, 0},
+		"somebody else's": {func(ctx context.Context, m storage.Store, key string, w storage.Writer) error {
+			return errors.Join(storage.WriteFile(ctx, m, key, []byte("foreign"), nil), storage.ErrExists)
+		}, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := memstore.New(nil)
+			h := newHouse(t, &lossy{m, c.commit}, nil)
+			b, err := h.runner.Run(t.Context(), request(&source{data: small}))
+			if (err == nil) != c.ready || err != nil && !errors.Is(err, backup.ErrStore) {
+				t.Errorf("Run: %v", err)
+			}
+			if ready := h.check(t); (len(ready) == 1) != c.ready || c.ready && ready[0].ID != b.ID {
+				t.Errorf("listed: %v", ready)
+			}
+			if left := h.parts(t); len(left) != c.left {
+				t.Errorf("parts: %v", left)
+			}
+		})
+	}
+}
+
+// lossy is a store whose commits of parts go as it is told.
+type lossy struct {
+	storage.Store
+	commit func(ctx context.Context, m storage.Store, key string, w storage.Writer) error
+}
+
+func (l *lossy) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	w, err := l.Store.Create(ctx, key, opts)
+	if err != nil || !strings.Contains(key, "/part-") {
+		return w, err
+	}
+	return &lossyWriter{w, l, key}, nil
+}
+
+type lossyWriter struct {
+	storage.Writer
+	l   *lossy
+	key string
+}
+
+func (w *lossyWriter) Commit(ctx context.Context) (storage.Info, error) {
+	return storage.Info{}, w.l.commit(ctx, w.l.Store, w.key, w.Writer)
+}

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"path"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -110,21 +111,15 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 	}
 	crashpoint.Hit(crashpoint.BackupCommit)
 
-	n.committed = append(n.committed, part.Key)
 	sum := sealed.Sum()
-	if _, err := out.Commit(ctx); err != nil {
-		// The outcome may be unknown. The object was ours alone to create, so if one of its size is there it is ours, and reading it
-		// back will prove it.
-		info, serr := n.cfg.Store.Stat(ctx, part.Key)
-		if errors.Is(err, storage.ErrExists) || serr != nil || info.Size != sum.Size {
-			return fail(fmt.Errorf("%w: committing %s: %w", ErrStore, part.Key, err))
-		}
-		n.log.WarnContext(ctx, "a commit failed, but the object is there", "key", part.Key, "error", err)
+	part.Size, part.SHA256 = sum.Size, sum.SHA256
+	if err := n.commit(ctx, out, part); err != nil {
+		return fail(err)
 	}
 	crashpoint.Hit(crashpoint.BackupCommitted)
 	part.Dialect, part.Keys = found.Dialect, found.Keys
 	part.Compression, part.Encryption = sum.Compression, sum.Encryption
-	part.Size, part.SHA256, part.RawSize = sum.Size, sum.SHA256, sum.RawSize
+	part.RawSize = sum.RawSize
 	if raw != nil {
 		part.RawSHA256 = hex.EncodeToString(raw.Sum(nil))
 	}
@@ -142,6 +137,32 @@ func (n *run) inspect(from *lane, raw hash.Hash) (catalog.Contents, error) {
 		err = fmt.Errorf("%w: %w", ErrNotSound, err)
 	}
 	return found, err
+}
+
+// commit commits a part, of which size and hash are known. When the store says that it failed, or that an object is there already, it may be
+// there all the same, for an answer can be lost and a driver may have asked twice: its bytes decide.
+func (n *run) commit(ctx context.Context, out storage.Writer, part catalog.Part) error {
+	_, err := out.Commit(ctx)
+	if err == nil {
+		n.committed = append(n.committed, part.Key)
+		return nil
+	}
+	look := ctx.Err()
+	if look == nil {
+		look = n.readBackPart(ctx, part, new(atomic.Int64))
+	}
+	if look == nil {
+		n.committed = append(n.committed, part.Key)
+		n.log.WarnContext(ctx, "a commit failed, but the object is there", "key", part.Key, "error", err)
+		return nil
+	}
+	if !errors.Is(err, storage.ErrExists) { // what was there before is not this run's to take back
+		n.committed = append(n.committed, part.Key)
+	}
+	if !errors.Is(look, storage.ErrNotFound) && ctx.Err() == nil {
+		err = fmt.Errorf("%w; and what is there can't be taken for it: %w", err, look)
+	}
+	return fmt.Errorf("%w: committing %s: %w", ErrStore, part.Key, err)
 }
 
 // pump reads the source and hands every chunk to both lanes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/amberkv/amber/catalog"
@@ -307,7 +308,7 @@ func (n *run) readBack(ctx context.Context) error {
 	start := n.now()
 	n.meter.stage(StageVerify, n.b.StoredBytes)
 	for _, p := range n.b.Parts {
-		switch err := n.readBackPart(ctx, p); {
+		switch err := n.readBackPart(ctx, p, &n.meter.bytes); {
 		case err != nil && p.Adopted && ctx.Err() == nil:
 			return fmt.Errorf("%w: %s is not in the store as it was read: it was changed meanwhile, or read from elsewhere: %w", ErrSource, p.Key, err)
 		case err != nil:
@@ -319,13 +320,14 @@ func (n *run) readBack(ctx context.Context) error {
 	return nil
 }
 
-func (n *run) readBackPart(ctx context.Context, p catalog.Part) error {
+// readBackPart reads a part from the store, counts its bytes and compares its hash.
+func (n *run) readBackPart(ctx context.Context, p catalog.Part, count *atomic.Int64) error {
 	in, err := n.cfg.Store.Open(ctx, p.Key, 0, -1)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	return seal.Check(&countingReader{r: in, n: &n.meter.bytes}, seal.Sum{Size: p.Size, SHA256: p.SHA256})
+	return seal.Check(&countingReader{r: in, n: count}, seal.Sum{Size: p.Size, SHA256: p.SHA256})
 }
 
 // publish writes the manifest: from then on there is a backup.
