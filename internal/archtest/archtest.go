@@ -96,6 +96,29 @@ var linkable = []string{
 	"filippo.io/age",
 }
 
+// The module storage/blobstore links the clouds, each in a package of its own. What a package of it may not link is beside it; of every other
+// package but programs, it is all of them.
+const blobstore = "storage/blobstore"
+
+var (
+	aws    = []string{"github.com/aws"}
+	azure  = []string{"github.com/Azure", "github.com/AzureAD"}
+	google = []string{"cloud.google.com/go"}
+
+	clouds = map[string][][]string{
+		blobstore:               {aws, azure, google},
+		blobstore + "/s3store":  {azure, google},
+		blobstore + "/gcsstore": {aws, azure},
+		// gocloud's own driver links how Google finds credentials, but not its storage.
+		blobstore + "/azurestore": {aws, {"cloud.google.com/go/storage", "google.golang.org/api/storage"}},
+	}
+	cloudModules = []string{"gocloud.dev", "github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go", "github.com/Azure/azure-sdk-for-go/sdk",
+		"cloud.google.com/go/storage", "google.golang.org/api"}
+
+	// openers are packages that open stores of several kinds by URL.
+	openers = map[string][]string{blobstore: {"storage/filestore", "storage/memstore"}}
+)
+
 // forTests are modules that only tests may import.
 var forTests = []string{
 	"github.com/google/go-cmp",
@@ -123,7 +146,7 @@ func CheckImports(all []Package) []string {
 		for _, imp := range p.Imports {
 			if to, ours := local(imp); ours {
 				checkEdge(from, to, breach)
-			} else if !standard(imp) && room(from) != "examples" && !isTestLibrary(from) && !within(imp, linkable) {
+			} else if !standard(imp) && room(from) != "examples" && !isTestLibrary(from) && !within(imp, linkable) && !(under(from, blobstore) && within(imp, cloudModules)) {
 				breach("imports %s, which is not among the modules that the root module may link", imp)
 			}
 		}
@@ -144,6 +167,7 @@ func CheckImports(all []Package) []string {
 		if !isTestLibrary(from) && !slices.Contains(measuring, from) {
 			checkTestLibraries(p, breach)
 		}
+		checkClouds(p, from, breach)
 		if room(from) == "rdb" {
 			for _, dep := range p.Deps {
 				if _, ours := local(dep); !ours && !standard(dep) && !within(dep, []string{"github.com/klauspost/compress", "github.com/pierrec/lz4/v4"}) {
@@ -161,7 +185,7 @@ func checkEdge(from, to string, breach func(string, ...any)) {
 	case slices.Contains(measuring, to):
 		breach("imports %s, which is a program", to)
 	case room(from) == room(to):
-		if room(from) != "internal" && to != room(from) {
+		if room(from) != "internal" && !under(from, to) && !slices.Contains(openers[from], to) {
 			// storage/filestore imports storage, and neither storage its drivers nor one driver another.
 			breach("imports %s: a driver imports its parent, never a sibling, and a parent none of its drivers", to)
 		}
@@ -169,6 +193,23 @@ func checkEdge(from, to string, breach func(string, ...any)) {
 		breach("imports %s, which is on the same floor", to)
 	case floor(to) > floor(from):
 		breach("imports %s, which is on a higher floor", to)
+	}
+}
+
+// checkClouds looks at what a package links of the clouds' libraries.
+func checkClouds(p Package, from string, breach func(string, ...any)) {
+	banned, ok := clouds[from]
+	switch {
+	case room(from) == "examples" || isTestLibrary(from) || under(from, blobstore) && !ok:
+		return
+	case !ok:
+		banned = [][]string{aws, azure, google, {"gocloud.dev", "google.golang.org"}}
+	}
+	for _, dep := range p.Deps {
+		if within(dep, slices.Concat(banned...)) {
+			breach("links %s: each cloud is linked by its own store only", dep)
+			return
+		}
 	}
 }
 
@@ -205,6 +246,9 @@ func isTestLibrary(rel string) bool { return slices.Contains(testLibraries, rel)
 
 // standard says whether an import path is of the standard library: its first element has no dot.
 func standard(importPath string) bool { return !strings.Contains(room(importPath), ".") }
+
+// under says whether a package is another or below it.
+func under(rel, dir string) bool { return within(rel, []string{dir}) }
 
 func within(importPath string, modules []string) bool {
 	return slices.ContainsFunc(modules, func(m string) bool { return importPath == m || strings.HasPrefix(importPath, m+"/") })

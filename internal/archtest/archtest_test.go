@@ -16,14 +16,14 @@ const root = "../.."
 
 func TestImports(t *testing.T) {
 	var all []Package
-	for _, dir := range []string{root, filepath.Join(root, "examples")} {
+	for _, dir := range []string{root, filepath.Join(root, "examples"), filepath.Join(root, blobstore)} {
 		list, err := List(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, list...)
 	}
-	for _, want := range []string{Module, Module + "/rdb", Module + "/storage/filestore", Module + "/examples/quickstart"} {
+	for _, want := range []string{Module, Module + "/rdb", Module + "/storage/filestore", Module + "/examples/quickstart", Module + "/" + blobstore} {
 		if !slices.ContainsFunc(all, func(p Package) bool { return p.ImportPath == want }) {
 			t.Errorf("go list gave no package %s", want)
 		}
@@ -105,6 +105,22 @@ func TestImportBreaches(t *testing.T) {
 		{pkg("internal/bench", "./internal/testserver", "testing"), ""},
 		{tests(pkg("backup/replica", "./internal/testserver", "./backup/snapshottest"), Module+"/backup"), ""},
 
+		{pkg("storage/blobstore", "./storage", "./storage/filestore", "./storage/memstore", "gocloud.dev/blob"), ""},
+		{pkg("storage/blobstore/s3store", "./storage", "./storage/blobstore", "gocloud.dev/blob/s3blob", "github.com/aws/aws-sdk-go-v2/aws"), ""},
+		{pkg("storage/blobstore/gcsstore", "./storage/blobstore", "cloud.google.com/go/storage"), ""},
+		{pkg("storage/blobstore/azurestore", "./storage/blobstore", "github.com/Azure/azure-sdk-for-go/sdk/azcore", "gocloud.dev/blob/azureblob"), ""},
+
+		{pkg("storage/blobstore", "./storage/blobstore/s3store"), "none of its drivers"},
+		{pkg("storage/blobstore", "./storage/seal"), "never a sibling"},
+		{pkg("storage/blobstore/s3store", "./storage/filestore"), "never a sibling"},
+		{pkg("storage/blobstore/s3store", "./storage/blobstore/gcsstore"), "never a sibling"},
+		{pkg("storage/blobstore", "github.com/aws/aws-sdk-go-v2/aws"), "links"},
+		{pkg("storage/blobstore", "example.org/gocloud"), "not among the modules"},
+		{Package{ImportPath: Module + "/storage/blobstore/s3store", Deps: []string{"cloud.google.com/go/storage"}}, "its own store"},
+		{Package{ImportPath: Module + "/storage/blobstore/gcsstore", Deps: []string{"github.com/Azure/azure-sdk-for-go/sdk/azcore"}}, "its own store"},
+		{Package{ImportPath: Module + "/storage/blobstore/azurestore", Deps: []string{"cloud.google.com/go/storage"}}, "its own store"},
+		{Package{ImportPath: Module, Deps: []string{"gocloud.dev/blob"}}, "its own store"},
+		{Package{ImportPath: Module + "/catalog", Deps: []string{"github.com/aws/smithy-go"}}, "its own store"},
 		{pkg("storage", "./catalog"), "higher floor"},
 		{pkg("internal/resp", "./rdb"), "higher floor"},
 		{pkg("catalog/storecatalog", "./backup"), "higher floor"},

@@ -31,6 +31,12 @@ func bans() []ban {
 		out = append(out, ban{"time", name, "take the time from internal/clock or from a Now in a Config", clock, true})
 	}
 	out = append(out, ban{"os", "Exit", "return an error", nil, true})
+	// Openers find credentials where the provider's own tools do.
+	for cloud := range clouds {
+		if cloud != blobstore {
+			env = append(env, cloud)
+		}
+	}
 	for _, name := range []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"} {
 		out = append(out, ban{"os", name, "a library is told what it needs in a Config", env, true})
 	}

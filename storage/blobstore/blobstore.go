@@ -3,6 +3,9 @@
 // It is a module of its own, so that a host of package amber doesn't get the clouds' libraries with it. A host that has a bucket
 // of gocloud.dev open hands it to [New]; else the openers in the sub-packages s3store, gcsstore and azurestore make a store of
 // what they are told, each linking its own cloud only, and [OpenURL] picks one of them by a URL.
+//
+// Directories are for package filestore, which OpenURL takes for them: gocloud's fileblob neither makes an exclusive create nor
+// waits for the disk, and when that is full it publishes what it had.
 package blobstore
 
 import (
@@ -10,8 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
+	"sync"
 	"time"
 
 	"gocloud.dev/blob"
@@ -27,12 +30,19 @@ type Options struct {
 	// Exclusive says that the bucket's provider makes a create with IfNotExist exclusive; see storage.Capabilities. gocloud's
 	// fileblob does not, though it takes the option.
 	Exclusive bool
-	// PartSize is how many bytes an upload sends at once, and MaxParts how many such pieces the provider takes for an object. 0: 8 MiB, and 10,000. A
-	// create with a larger SizeHint gets larger parts.
+	// Ordered says that the provider lists in ascending byte order of its names, in pages: then List holds a page at a time. Else
+	// it holds all that is below its prefix to sort it, and fails if that is more than 131,072 objects.
+	Ordered bool
+	// PartSize is how many bytes an upload sends at once, and MaxParts how many such pieces the provider takes for an object. 0: 8 MiB, and 10,000.
+	// A create with a SizeHint that this is too little for gets larger parts.
 	PartSize int64
 	MaxParts int
-	// Concurrency is how many pieces of one object are sent at the same time; 0: 3. An upload holds about PartSize * (Concurrency + 2) bytes.
+	// Concurrency is how many pieces of one object are sent at the same time; 0: 3.
 	Concurrency int
+	// Memory is what the pieces of one upload may take, in bytes; 0: 64 MiB. An upload holds PartSize * (Concurrency + 2) bytes; where larger
+	// parts would make that more than Memory, fewer are sent at the same time, but always one: with the defaults three parts are
+	// more than 64 MiB for objects of more than 185 GiB.
+	Memory int64
 	// Driver is what is known of the provider beyond gocloud.
 	Driver Driver
 }
@@ -50,7 +60,9 @@ type Driver struct {
 	// Pin returns what makes a later read of the same object fail, if that has been replaced since r was opened, as gocloud's
 	// blob.ReaderOptions.BeforeRead; nil if r doesn't tell.
 	Pin func(r *blob.Reader) func(as func(any) bool) error
-	// Classify wraps an error of the provider in one of package storage that says of what nature it is; it returns others as they are.
+	// Classify wraps an error of the provider so that it says of what nature it is, mostly in one of package storage; an error that it returns
+	// as it is is judged by gocloud's code. What isn't there must be told well: ErrNotFound is for an object, never for a
+	// bucket, a host or a permission that is missing.
 	Classify func(err error) error
 	// Sweep ends what killed uploads left below a prefix of the bucket; see storage.Sweeper.
 	Sweep func(ctx context.Context, prefix string, before time.Time) (objects int, bytes int64, err error)
@@ -64,15 +76,21 @@ type Driver struct {
 // An Upload says how a Driver's Upload writes: the Options of the store and of the create.
 type Upload struct {
 	IfNotExist  bool
+	Size        int64 // in bytes; -1 for an object of more than 256 KiB, whose size nobody knows before its end
 	PartSize    int64
 	MaxParts    int
 	Concurrency int
+	// Metadata are kept with the object. They tell a Commit whose answer was lost, or that was sent twice, which object is its own.
+	Metadata map[string]string
+	// Stored may be called before Upload returns nil with the time that the provider gave the object, which saves Commit a request.
+	Stored func(modTime time.Time)
 }
 
 // A Store is a storage.Store in a bucket. It is safe for use by several goroutines, and the bucket by any number of processes.
 type Store struct {
 	bucket *blob.Bucket
 	opts   Options
+	ending sync.WaitGroup // uploads that were told to end and have not yet
 }
 
 // New returns the store in a bucket, which stays the caller's to close, or is closed by the store's Close. A nil opts means the defaults.
@@ -91,6 +109,11 @@ func New(bucket *blob.Bucket, opts *Options) (*Store, error) {
 		}
 		s.opts.Prefix = p + "/"
 	}
+	for _, n := range []int64{s.opts.PartSize, int64(s.opts.MaxParts), int64(s.opts.Concurrency), s.opts.Memory} {
+		if n < 0 {
+			return nil, fmt.Errorf("blobstore: Options: %d is negative", n)
+		}
+	}
 	if s.opts.PartSize == 0 {
 		s.opts.PartSize = 8 << 20
 	}
@@ -100,121 +123,21 @@ func New(bucket *blob.Bucket, opts *Options) (*Store, error) {
 	if s.opts.Concurrency == 0 {
 		s.opts.Concurrency = 3
 	}
+	if s.opts.Memory == 0 {
+		s.opts.Memory = 64 << 20
+	}
 	return s, nil
 }
 
-// Close closes the bucket.
-func (s *Store) Close() error { return s.bucket.Close() }
+// Close waits until uploads that were aborted or cancelled have ended, and closes the bucket.
+func (s *Store) Close() error {
+	s.ending.Wait()
+	return s.bucket.Close()
+}
 
 // Capabilities says whether the bucket's creates can be exclusive.
 func (s *Store) Capabilities() storage.Capabilities {
 	return storage.Capabilities{Exclusive: s.opts.Exclusive}
-}
-
-// Create starts an object, as storage.Store says.
-func (s *Store) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
-	if err := check(ctx, "create", key); err != nil {
-		return nil, err
-	}
-	if opts == nil {
-		opts = &storage.CreateOptions{}
-	}
-	if opts.IfNotExist && !s.opts.Exclusive {
-		return nil, fmt.Errorf("blobstore: create %s: %w: this bucket has no exclusive create", key, errors.ErrUnsupported)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	r, pw := io.Pipe()
-	w := &writer{s: s, key: key, pipe: pw, cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
-		w.err = s.upload(ctx, s.opts.Prefix+key, &source{r, cancel}, Upload{opts.IfNotExist, s.opts.PartSize, s.opts.MaxParts, s.opts.Concurrency})
-		r.CloseWithError(errors.Join(w.err, storage.ErrAborted))
-	}()
-	return w, nil
-}
-
-// upload writes an object, in the driver's way or gocloud's.
-func (s *Store) upload(ctx context.Context, key string, r io.Reader, opts Upload) error {
-	if s.opts.Driver.Upload != nil {
-		return s.opts.Driver.Upload(ctx, key, r, opts)
-	}
-	return s.bucket.Upload(ctx, key, r, &blob.WriterOptions{
-		ContentType: "application/octet-stream", IfNotExist: opts.IfNotExist, BufferSize: int(opts.PartSize),
-		MaxConcurrency: opts.Concurrency, BeforeWrite: s.opts.Driver.BeforeWrite,
-	})
-}
-
-// A source is what an upload reads. It ends the upload before it lets an error through, since some drivers publish what came before one.
-type source struct {
-	*io.PipeReader
-	cancel context.CancelFunc
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.PipeReader.Read(p)
-	if err != nil && err != io.EOF {
-		s.cancel()
-	}
-	return n, err
-}
-
-type writer struct {
-	s         *Store
-	key       string
-	pipe      *io.PipeWriter
-	cancel    context.CancelFunc
-	done      chan struct{}
-	err       error
-	committed bool
-	aborted   bool
-}
-
-func (w *writer) Write(p []byte) (int, error) {
-	if w.aborted || w.committed {
-		return 0, storage.ErrAborted
-	}
-	return w.pipe.Write(p)
-}
-
-func (w *writer) Commit(ctx context.Context) (storage.Info, error) {
-	if w.aborted || w.committed {
-		return storage.Info{}, storage.ErrAborted
-	}
-	w.committed = true
-	w.pipe.Close()
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-		w.cancel()
-		return storage.Info{}, ctx.Err()
-	}
-	if w.err != nil {
-		return storage.Info{}, w.s.wrap("commit", w.key, w.err)
-	}
-	return w.s.Stat(ctx, w.key)
-}
-
-func (w *writer) Abort() error {
-	if w.committed || w.aborted {
-		return nil
-	}
-	w.aborted = true
-	w.cancel()
-	w.pipe.CloseWithError(storage.ErrAborted)
-	<-w.done
-	return nil
-}
-
-// Open reads a range of an object, as storage.Store says.
-func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	if err := check(ctx, "open", key); err != nil {
-		return nil, err
-	}
-	r, err := s.bucket.NewRangeReader(ctx, s.opts.Prefix+key, off, n, nil)
-	if err != nil {
-		return nil, s.wrap("open", key, err)
-	}
-	return r, nil
 }
 
 // Stat tells size and time of an object, as storage.Store says.
@@ -224,29 +147,9 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	}
 	a, err := s.bucket.Attributes(ctx, s.opts.Prefix+key)
 	if err != nil {
-		return storage.Info{}, s.wrap("stat", key, err)
+		return storage.Info{}, s.wrap(ctx, "stat", key, err)
 	}
 	return storage.Info{Key: key, Size: a.Size, ModTime: a.ModTime}, nil
-}
-
-// List gives the objects under a prefix, as storage.Store says.
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
-	return func(yield func(storage.Info, error) bool) {
-		it := s.bucket.List(&blob.ListOptions{Prefix: s.opts.Prefix + prefix})
-		for {
-			o, err := it.Next(ctx)
-			if err == io.EOF {
-				return
-			}
-			if err != nil {
-				yield(storage.Info{}, s.wrap("list", prefix, err))
-				return
-			}
-			if !yield(storage.Info{Key: strings.TrimPrefix(o.Key, s.opts.Prefix), Size: o.Size, ModTime: o.ModTime}, nil) {
-				return
-			}
-		}
-	}
 }
 
 // Delete removes an object, as storage.Store says.
@@ -259,32 +162,67 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		remove = s.opts.Driver.Delete
 	}
 	if err := remove(ctx, s.opts.Prefix+key); err != nil {
-		return s.wrap("delete", key, err)
+		return s.wrap(ctx, "delete", key, err)
 	}
 	return nil
 }
 
-// check returns the error that an operation on key ends with before it begins.
-func check(ctx context.Context, op, key string) error {
-	if err := storage.ValidKey(key); err != nil {
-		return fmt.Errorf("blobstore: %s: %w", op, err)
-	}
+// SweepUnfinished ends what killed uploads left, as storage.Sweeper says. Providers whose uploads leave nothing, or nothing for
+// longer than they say, have nothing to sweep.
+func (s *Store) SweepUnfinished(ctx context.Context, before time.Time) (objects int, bytes int64, err error) {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("blobstore: %s %s: %w", op, key, err)
+		return 0, 0, fmt.Errorf("blobstore: sweep: %w", err)
 	}
-	return nil
+	if s.opts.Driver.Sweep == nil {
+		return 0, 0, nil
+	}
+	objects, bytes, err = s.opts.Driver.Sweep(ctx, s.opts.Prefix, before)
+	if err != nil {
+		err = s.wrap(ctx, "sweep", s.opts.Prefix, err)
+	}
+	return objects, bytes, err
 }
 
-// wrap says what an error is about, and of what nature it is.
-func (s *Store) wrap(op, key string, err error) error {
-	if s.opts.Driver.Classify != nil {
-		err = s.opts.Driver.Classify(err)
+// SignGet returns a URL that reads the object by GET until ttl has passed, as storage.URLSigner says.
+func (s *Store) SignGet(ctx context.Context, key string, ttl time.Duration) (string, error) {
+	if err := check(ctx, "sign", key); err != nil {
+		return "", err
 	}
-	switch gcerrors.Code(err) {
-	case gcerrors.NotFound:
-		err = fmt.Errorf("%w: %w", storage.ErrNotFound, err)
-	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
-		err = fmt.Errorf("%w: %w", storage.ErrExists, err)
+	if ttl <= 0 {
+		return "", fmt.Errorf("blobstore: sign %s: a URL can't be good for %v", key, ttl)
 	}
-	return fmt.Errorf("blobstore: %s %s: %w", op, key, err)
+	sign := s.opts.Driver.SignGet
+	if sign == nil {
+		sign = func(ctx context.Context, key string, ttl time.Duration) (string, error) {
+			return s.bucket.SignedURL(ctx, key, &blob.SignedURLOptions{Expiry: ttl})
+		}
+	}
+	signed, err := sign(ctx, s.opts.Prefix+key, ttl)
+	if err != nil && gcerrors.Code(err) == gcerrors.Unimplemented {
+		return "", fmt.Errorf("blobstore: sign %s: %w: this bucket has no signed URLs", key, errors.ErrUnsupported)
+	}
+	if err != nil {
+		return "", s.wrap(ctx, "sign", key, err)
+	}
+	return signed, nil
+}
+
+// Describe returns what the store is, as storage.Describer says.
+func (s *Store) Describe(ctx context.Context) []storage.Fact {
+	var facts []storage.Fact
+	if s.opts.Driver.Describe != nil {
+		facts = s.opts.Driver.Describe(ctx)
+	}
+	if s.opts.Prefix != "" {
+		facts = append(facts, storage.Fact{Name: "prefix", Value: s.opts.Prefix})
+	}
+	return facts
+}
+
+// Advise says what to change so that an error goes away, as storage.Describer says.
+func (s *Store) Advise(err error) string {
+	if s.opts.Driver.Advise == nil || err == nil {
+		return ""
+	}
+	return s.opts.Driver.Advise(err)
 }

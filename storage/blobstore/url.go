@@ -2,10 +2,16 @@ package blobstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/filestore"
+	"github.com/amberkv/amber/storage/memstore"
 )
 
 // An Opener opens stores of one kind by their URL. Those of the sub-packages are s3store.Opener, gcsstore.Opener and azurestore.Opener.
@@ -17,16 +23,68 @@ type Opener interface {
 	OpenURL(ctx context.Context, u *url.URL) (storage.StoreCloser, error)
 }
 
-// OpenURL opens the store that a URL names, with the opener of its scheme; "file" and "mem" need none. The caller closes it.
+// OpenURL opens the store that a URL names, with the opener of its scheme. "file:///directory" and a plain path are a filestore, "mem://" is
+// a new memstore, and neither needs an opener. The caller closes the store.
 func OpenURL(ctx context.Context, where string, openers ...Opener) (storage.StoreCloser, error) {
+	if where == "" {
+		return nil, errors.New("blobstore: it is not said where the store is; a directory is a store as in file:///var/backups")
+	}
+	scheme, _, isURL := strings.Cut(where, "://")
+	if !isURL {
+		return openDirectory(where)
+	}
 	u, err := url.Parse(where)
 	if err != nil {
-		return nil, fmt.Errorf("blobstore: not a URL: %w", err)
+		// What is wrong is not told: it would quote what may be a secret in the wrong place.
+		return nil, fmt.Errorf("blobstore: a store of kind %.20q is named by something that is not a URL; it is scheme://bucket/prefix?name=value", scheme)
 	}
+	if u.User != nil {
+		return nil, fmt.Errorf("blobstore: the URL of a store of kind %q has a user or password in it: credentials come from the environment or from files, as for the provider's own tools", u.Scheme)
+	}
+	if u.Fragment != "" {
+		return nil, fmt.Errorf("blobstore: the URL of a store of kind %q has a fragment; write # as %%23", u.Scheme)
+	}
+	switch u.Scheme {
+	case "file":
+		return openFile(where, u)
+	case "mem":
+		if u.Host+u.Path+u.RawQuery != "" {
+			return nil, errors.New("blobstore: a store in memory is mem:// and nothing more")
+		}
+		return memory{memstore.New(nil)}, nil
+	}
+	known := []string{"file", "mem"}
 	for _, o := range openers {
 		if o.Scheme() == u.Scheme {
 			return o.OpenURL(ctx, u)
 		}
+		known = append(known, o.Scheme())
 	}
-	return nil, fmt.Errorf("blobstore: there is no store of kind %q", u.Scheme)
+	slices.Sort(known)
+	return nil, fmt.Errorf("blobstore: there is no store of kind %q, only %s", u.Scheme, strings.Join(slices.Compact(known), ", "))
 }
+
+func openFile(where string, u *url.URL) (storage.StoreCloser, error) {
+	switch {
+	case u.Host != "" && u.Host != "localhost":
+		return nil, fmt.Errorf("blobstore: file://%s/… names a host; a directory of this machine has three slashes: file:///%s%s", u.Host, u.Host, u.Path)
+	case u.RawQuery != "" || u.ForceQuery:
+		return nil, errors.New("blobstore: a file URL is nothing but file:// and a path; write ? and # as %3F and %23")
+	case u.Path == "" || u.Path == "/":
+		return nil, fmt.Errorf("blobstore: %s names no directory", where)
+	}
+	return openDirectory(filepath.FromSlash(u.Path))
+}
+
+func openDirectory(dir string) (storage.StoreCloser, error) {
+	s, err := filestore.New(dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// A memory is a memstore that is closed.
+type memory struct{ *memstore.Store }
+
+func (memory) Close() error { return nil }

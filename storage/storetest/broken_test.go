@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
@@ -40,6 +41,24 @@ func TestGoodStore(t *testing.T) {
 		return broken[name].open(memstore.New(nil))
 	}, opts)
 }
+
+// TestLimitedStore: the suite passes a store that has no exclusive creates and says so.
+func TestLimitedStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storage.Store {
+		m := memstore.New(nil)
+		return &limited{hooked{Store: m, create: func(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+			if onlyNew(opts) && storage.ValidKey(key) == nil {
+				return nil, fmt.Errorf("create %s: %w", key, errors.ErrUnsupported)
+			}
+			return m.Create(ctx, key, opts)
+		}}}
+	}, &storetest.Options{InProcess: true, Objects: 100})
+}
+
+// A limited store is one that says it has no exclusive creates.
+type limited struct{ hooked }
+
+func (*limited) Capabilities() storage.Capabilities { return storage.Capabilities{} }
 
 // TestBroken shows that every subtest of the suite finds a store that breaks its rule.
 func TestBroken(t *testing.T) {
@@ -282,6 +301,7 @@ var broken = map[string]struct {
 			return m.Create(ctx, key, nil)
 		}}
 	}},
+	"not exclusive, and silent about it": {"exclusive", func(m *memstore.Store) storage.Store { return &limited{hooked{Store: m}} }},
 	"exclusive by a look at Commit": {"exclusive-race", func(m *memstore.Store) storage.Store {
 		return &hooked{Store: m, create: func(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
 			w, err := m.Create(ctx, key, nil)

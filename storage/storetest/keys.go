@@ -131,7 +131,7 @@ func validKeys(c *check) {
 		if err := storage.ValidKey(key); err != nil {
 			c.Fatalf("storetest: %q is no example of a valid key: %v", key, err)
 		}
-		c.need("creating "+key, storage.WriteFile(c.ctx, c.store, key, []byte(key), onlyNew))
+		c.need("creating "+key, storage.WriteFile(c.ctx, c.store, key, []byte(key), c.new()))
 	}
 	for _, key := range goodKeys {
 		c.holds(key, []byte(key))

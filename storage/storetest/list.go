@@ -164,7 +164,7 @@ func listUnfinished(c *check) {
 	for i, key := range []string{"u/a", "u/b", "u/c/d", "top", "u/exclusive"} {
 		var opts *storage.CreateOptions
 		if i == 4 {
-			opts = onlyNew
+			opts = c.new()
 		}
 		w := c.create(key, opts)
 		c.write(w, pattern(8, 1<<20))

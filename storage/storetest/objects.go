@@ -61,6 +61,9 @@ func emptyObject(c *check) {
 	c.write(w, []byte{})
 	c.commit(w)
 	c.holds("none/of-nothing", nil)
+	if !c.exclusive {
+		return
+	}
 	if w, err := c.store.Create(c.ctx, "none/written", onlyNew); err == nil {
 		if _, err := w.Commit(c.ctx); !errors.Is(err, storage.ErrExists) {
 			c.broken("an empty object doesn't keep its key from being taken: the error is %v, want ErrExists", err)
@@ -145,7 +148,7 @@ func abortAfterCommit(c *check) {
 	c.holds("kept", []byte("kept"))
 
 	w, err := c.store.Create(c.ctx, "kept", onlyNew)
-	if err == nil {
+	if err == nil { // and the store has exclusive creates
 		if _, err := w.Commit(c.ctx); err == nil {
 			c.broken("an exclusive Commit over an object returned nil")
 		}
@@ -277,6 +280,23 @@ func exclusive(c *check) {
 	c.need("Abort", w.Abort())
 	c.need("an exclusive create after one that was aborted", storage.WriteFile(c.ctx, c.store, "x/free", []byte("taken"), onlyNew))
 	c.holds("x/free", []byte("taken"))
+}
+
+// notExclusive is in the place of every rule about exclusive creates for a store that can't make them.
+func notExclusive(c *check) {
+	c.put("x/kept", []byte("kept"))
+	for _, key := range []string{"x/kept", "x/new"} {
+		w, err := c.store.Create(c.ctx, key, onlyNew)
+		if err == nil {
+			_, err = w.Commit(c.ctx)
+			w.Abort()
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			c.broken("an exclusive create of %s: the error is %v, want errors.ErrUnsupported", key, err)
+		}
+	}
+	c.holds("x/kept", []byte("kept"))
+	c.absent("x/new", "after an exclusive create")
 }
 
 func exclusiveRace(c *check) {
@@ -416,7 +436,7 @@ func deletes(c *check) {
 
 func deleteWhileCreate(c *check) {
 	// Deleting the only object of what may be a directory, while another is being written there.
-	for _, opts := range []*storage.CreateOptions{nil, onlyNew} {
+	for _, opts := range []*storage.CreateOptions{nil, c.new()} {
 		w := c.create("dir/sub/written", opts)
 		c.write(w, []byte("written"))
 		c.put("dir/sub/deleted", nil)
@@ -458,7 +478,7 @@ func concurrent(c *check) {
 			for round := range 10 {
 				key := fmt.Sprintf("c/%d/%d", i, round)
 				data := pattern(uint64(i*1000+round), 10_000+i*777)
-				if err := storage.WriteFile(c.ctx, c.store, key, data, onlyNew); err != nil {
+				if err := storage.WriteFile(c.ctx, c.store, key, data, c.new()); err != nil {
 					c.report("creating %s: %v", key, err)
 					return
 				}

@@ -17,6 +17,8 @@ import (
 
 // Options tell Run about a store.
 //
+// A store that is storage.Limited to creates that aren't exclusive has to say so: the rules of exclusive creates become that one.
+//
 // A store that several processes can share gives Locate and Reopen: Run starts the test binary again, with -test.run set to
 // the very test that called Run, and there Run does nothing but what its parent tells it, on the store that Reopen
 // returns. What the test does before it calls Run is done there as well, so it should be little. A store that lives and dies
@@ -48,7 +50,14 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opts *Options) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
-			c.run(&check{T: t, ctx: t.Context(), store: open(t), rule: c.rule, opts: opts})
+			s := open(t)
+			check := &check{T: t, ctx: t.Context(), store: s, rule: c.rule, opts: opts, exclusive: storage.CapabilitiesOf(s).Exclusive}
+			if c.exclusive && !check.exclusive {
+				check.rule = "a store whose Capabilities have no exclusive create says errors.ErrUnsupported for IfNotExist, and touches nothing"
+				notExclusive(check)
+				return
+			}
+			c.run(check)
 		})
 	}
 }
@@ -57,40 +66,41 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opts *Options) {
 var cases = []struct {
 	name, rule string
 	run        func(*check)
+	exclusive  bool // of exclusive creates: a store that can't make them says so instead
 }{
-	{"visible-by-commit", "nothing is visible under a key before Commit returns nil, and everything is afterwards", visibleByCommit},
-	{"info", "Commit, Stat and List tell the same key, size and time of an object", info},
-	{"empty-object", "an object may have no bytes", emptyObject},
-	{"large-object", "an object has exactly the bytes that were written, in whatever pieces", largeObject},
-	{"write-keeps-nothing", "Write doesn't keep the slice it was given", writeKeepsNothing},
-	{"abort", "Abort drops what was written; after it, Write and Commit return ErrAborted", abort},
-	{"abort-after-commit", "Abort does nothing after Commit", abortAfterCommit},
-	{"after-commit", "an object doesn't change after its Commit: a further Write or Commit is an error", afterCommit},
-	{"replace", "an object stays readable until the Commit of its successor, and is replaced as a whole", replace},
-	{"replace-while-read", "a reader sees one version of an object, never a mixture", replaceWhileRead},
-	{"exclusive", "with IfNotExist, a Commit returns ErrExists, or Create already does, while there is an object", exclusive},
-	{"exclusive-race", "of all writers that race for a key with IfNotExist, exactly one Commit returns nil, and the others ErrExists", exclusiveRace},
-	{"exclusive-race-processes", "of all processes that race for a key with IfNotExist, exactly one Commit returns nil, the others ErrExists, and all see the winner's object", exclusiveRaceProcesses},
-	{"valid-keys", "a store takes every key that storage.ValidKey accepts", validKeys},
-	{"invalid-keys", "for a key that storage.ValidKey refuses, every method returns ErrInvalidKey and touches nothing", invalidKeys},
-	{"range", "Open gives n bytes from off, or what there is of them; n < 0 means to the end; off past the end gives none", ranges},
-	{"missing", "Open, Stat and Delete of an object that doesn't exist return ErrNotFound", missing},
-	{"delete", "Delete removes one object for good and nothing else", deletes},
-	{"delete-while-create", "Delete of one object doesn't disturb the Create of its neighbour", deleteWhileCreate},
-	{"list-order", "List gives the objects in ascending byte order of their keys", listOrder},
-	{"list-prefix", "List gives exactly the objects whose keys begin with the prefix, which need not end at a slash", listPrefix},
-	{"list-many", "List gives every object exactly once, however many there are", listMany},
-	{"list-break", "a caller may leave the sequence of List at any time", listBreak},
-	{"list-unfinished", "unfinished writes are never listed", listUnfinished},
-	{"list-while-changed", "objects that are neither created nor deleted during a List are listed exactly once, also if they are replaced", listWhileChanged},
-	{"cancelled-before", "with a context that has ended, every method returns an error that wraps ctx.Err() and has no effect", cancelledBefore},
-	{"cancelled-write", "cancelling the context of Create fails later writes and the commit", cancelledWrite},
-	{"cancelled-commit", "a Commit with a cancelled context fails, and leaves the whole object or none", cancelledCommit},
-	{"cancelled-read", "cancelling the context of Open fails later reads", cancelledRead},
-	{"cancelled-list", "cancelling the context of List ends the sequence with an error that wraps ctx.Err()", cancelledList},
-	{"cancelled-at-work", "every method returns within a second of its context's end, and what is visible then is whole", cancelledAtWork},
-	{"concurrent", "a store is safe for use by several goroutines", concurrent},
-	{"sweep", "a sweep removes unfinished writes that are old enough, and no object", sweep},
+	{"visible-by-commit", "nothing is visible under a key before Commit returns nil, and everything is afterwards", visibleByCommit, false},
+	{"info", "Commit, Stat and List tell the same key, size and time of an object", info, false},
+	{"empty-object", "an object may have no bytes", emptyObject, false},
+	{"large-object", "an object has exactly the bytes that were written, in whatever pieces", largeObject, false},
+	{"write-keeps-nothing", "Write doesn't keep the slice it was given", writeKeepsNothing, false},
+	{"abort", "Abort drops what was written; after it, Write and Commit return ErrAborted", abort, false},
+	{"abort-after-commit", "Abort does nothing after Commit", abortAfterCommit, false},
+	{"after-commit", "an object doesn't change after its Commit: a further Write or Commit is an error", afterCommit, false},
+	{"replace", "an object stays readable until the Commit of its successor, and is replaced as a whole", replace, false},
+	{"replace-while-read", "a reader sees one version of an object, never a mixture", replaceWhileRead, false},
+	{"exclusive", "with IfNotExist, a Commit returns ErrExists, or Create already does, while there is an object", exclusive, true},
+	{"exclusive-race", "of all writers that race for a key with IfNotExist, exactly one Commit returns nil, and the others ErrExists", exclusiveRace, true},
+	{"exclusive-race-processes", "of all processes that race for a key with IfNotExist, exactly one Commit returns nil, the others ErrExists, and all see the winner's object", exclusiveRaceProcesses, true},
+	{"valid-keys", "a store takes every key that storage.ValidKey accepts", validKeys, false},
+	{"invalid-keys", "for a key that storage.ValidKey refuses, every method returns ErrInvalidKey and touches nothing", invalidKeys, false},
+	{"range", "Open gives n bytes from off, or what there is of them; n < 0 means to the end; off past the end gives none", ranges, false},
+	{"missing", "Open, Stat and Delete of an object that doesn't exist return ErrNotFound", missing, false},
+	{"delete", "Delete removes one object for good and nothing else", deletes, false},
+	{"delete-while-create", "Delete of one object doesn't disturb the Create of its neighbour", deleteWhileCreate, false},
+	{"list-order", "List gives the objects in ascending byte order of their keys", listOrder, false},
+	{"list-prefix", "List gives exactly the objects whose keys begin with the prefix, which need not end at a slash", listPrefix, false},
+	{"list-many", "List gives every object exactly once, however many there are", listMany, false},
+	{"list-break", "a caller may leave the sequence of List at any time", listBreak, false},
+	{"list-unfinished", "unfinished writes are never listed", listUnfinished, false},
+	{"list-while-changed", "objects that are neither created nor deleted during a List are listed exactly once, also if they are replaced", listWhileChanged, false},
+	{"cancelled-before", "with a context that has ended, every method returns an error that wraps ctx.Err() and has no effect", cancelledBefore, false},
+	{"cancelled-write", "cancelling the context of Create fails later writes and the commit", cancelledWrite, false},
+	{"cancelled-commit", "a Commit with a cancelled context fails, and leaves the whole object or none", cancelledCommit, false},
+	{"cancelled-read", "cancelling the context of Open fails later reads", cancelledRead, false},
+	{"cancelled-list", "cancelling the context of List ends the sequence with an error that wraps ctx.Err()", cancelledList, false},
+	{"cancelled-at-work", "every method returns within a second of its context's end, and what is visible then is whole", cancelledAtWork, false},
+	{"concurrent", "a store is safe for use by several goroutines", concurrent, false},
+	{"sweep", "a sweep removes unfinished writes that are old enough, and no object", sweep, false},
 }
 
 // A check is one subtest at work.
@@ -100,6 +110,8 @@ type check struct {
 	store storage.Store
 	rule  string
 	opts  *Options
+
+	exclusive bool // the store can make exclusive creates
 }
 
 // broken reports a broken rule and ends the subtest.
@@ -228,3 +240,11 @@ func pattern(seed uint64, n int) []byte {
 }
 
 var onlyNew = &storage.CreateOptions{IfNotExist: true}
+
+// new returns the options of a create that may be exclusive if the store has that.
+func (c *check) new() *storage.CreateOptions {
+	if c.exclusive {
+		return onlyNew
+	}
+	return nil
+}
