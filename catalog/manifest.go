@@ -111,7 +111,7 @@ func decode(data []byte) (*Backup, error) {
 
 // validate says what is wrong with b, as far as a manifest can tell by itself.
 func (b *Backup) validate() error {
-	if b.Format < 1 {
+	if b.Format < 1 || b.Format > Format {
 		return fmt.Errorf("format %d does not exist", b.Format)
 	}
 	if _, ok := b.ID.Time(); !ok {

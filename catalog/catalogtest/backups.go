@@ -2,6 +2,7 @@ package catalogtest
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -120,6 +121,29 @@ func putKeepsNothing(c *check) {
 	}
 	c.holds(want)
 	c.lists(catalog.Query{}, want)
+}
+
+func putKeepsSignature(c *check) {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	b := backup("orders", 1, catalog.StateReady)
+	// What is easily lost: texts that aren't UTF-8, parts of seconds, another zone, an empty map.
+	b.Description = "\xff<&>\u2028"
+	b.ReadyAt = b.CreatedAt.In(time.FixedZone("", 3600)).Add(123456789)
+	b.DBs[0].Types = map[string]int64{}
+	b.Recipients = []string{"age1one", "age1two"}
+	b.Parts[0].Encryption, b.Parts[0].RawSHA256 = "age", ""
+	c.is("Sign", catalog.Sign(b, key), nil)
+	c.put(b, "")
+	trusted := []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}
+	for _, cat := range []catalog.Catalog{c.cat, c.other} {
+		got, _, err := cat.Get(c.ctx, b.ID)
+		c.is("Get", err, nil)
+		c.is("CheckSignature of what Get returns", catalog.CheckSignature(got, trusted), nil)
+		for got, err := range cat.List(c.ctx, catalog.Query{}) {
+			c.is("List", err, nil)
+			c.is("CheckSignature of what List gives", catalog.CheckSignature(got, trusted), nil)
+		}
+	}
 }
 
 func putInvalid(c *check) {

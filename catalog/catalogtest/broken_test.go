@@ -22,6 +22,7 @@ var broken = map[string]string{
 	"any revision":           "put-stale",
 	"ready is running":       "put-ready",
 	"Put keeps the backup":   "put-keeps-nothing",
+	"rounds times":           "put-keeps-signature",
 	"anything is put":        "put-invalid",
 	"look and put":           "put-new-race",
 	"look and put next":      "put-next-race",

@@ -86,6 +86,7 @@ var rules = []struct {
 	{"put-stale", "with any but the current revision, Put returns ErrConflict and changes nothing", putStale},
 	{"put-ready", "a backup can be put as ready at once", putReady},
 	{"put-keeps-nothing", "Put doesn't keep the backup, and the caller owns what Get and List return", putKeepsNothing},
+	{"put-keeps-signature", "a manifest that was signed is given back as it was, so that its signature holds", putKeepsSignature},
 	{"put-invalid", "Put refuses a manifest that breaks the rules, and changes nothing", putInvalid},
 	{"put-new-race", "of several writers of a new backup exactly one wins, and the others get ErrConflict", putNewRace},
 	{"put-next-race", "of several writers with the same revision exactly one wins, and the others get ErrConflict", putNextRace},

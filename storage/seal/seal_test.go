@@ -68,15 +68,19 @@ func sealed(t testing.TB, raw []byte, opts *seal.Options) ([]byte, seal.Sum) {
 		t.Fatal(err)
 	}
 	sum := w.Sum()
-	hash := sha256.Sum256(raw)
-	sum.RawSHA256 = hex.EncodeToString(hash[:])
-	if stored := sha256.Sum256(out.Bytes()); sum.SHA256 != hex.EncodeToString(stored[:]) {
-		t.Errorf("Sum says the stored bytes hash to %s, they hash to %x", sum.SHA256, stored)
+	sum.RawSHA256 = hashOf(raw)
+	if stored := hashOf(out.Bytes()); sum.SHA256 != stored {
+		t.Errorf("Sum says the stored bytes hash to %s, they hash to %s", sum.SHA256, stored)
 	}
 	if sum.Size != int64(out.Len()) || sum.RawSize != int64(len(raw)) || w.Stored() != sum.Size {
 		t.Errorf("Sum says %d stored bytes of %d raw, it is %d of %d", sum.Size, sum.RawSize, out.Len(), len(raw))
 	}
 	return out.Bytes(), sum
+}
+
+func hashOf(p []byte) string {
+	sum := sha256.Sum256(p)
+	return hex.EncodeToString(sum[:])
 }
 
 func unseal(src io.Reader, sum seal.Sum, identities ...age.Identity) ([]byte, error) {
@@ -242,21 +246,35 @@ func must[T any](v T, err error) T {
 }
 
 func BenchmarkWriter(b *testing.B) {
-	raw := data(64 << 20)
-	b.SetBytes(int64(len(raw)))
-	for b.Loop() {
-		w, _ := seal.NewWriter(io.Discard, nil)
-		w.Write(raw)
-		w.Close()
+	for name, raw := range map[string][]byte{"mixed": data(64 << 20), "text": text(64 << 20)} {
+		for _, way := range ways()[1:] {
+			b.Run(name+"/"+way.name, func(b *testing.B) {
+				b.SetBytes(int64(len(raw)))
+				b.ReportAllocs()
+				for b.Loop() {
+					w := must(seal.NewWriter(io.Discard, &way.opts))
+					w.Write(raw)
+					w.Close()
+				}
+			})
+		}
 	}
 }
 
 func BenchmarkReader(b *testing.B) {
-	raw := data(64 << 20)
-	stored, sum := sealed(b, raw, nil)
-	b.SetBytes(int64(len(raw)))
-	for b.Loop() {
-		io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum, nil)))
+	for name, raw := range map[string][]byte{"mixed": data(64 << 20), "text": text(64 << 20)} {
+		for _, way := range ways()[1:] {
+			b.Run(name+"/"+way.name, func(b *testing.B) {
+				stored, sum := sealed(b, raw, &way.opts)
+				b.SetBytes(int64(len(raw)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := io.Copy(io.Discard, must(seal.NewReader(bytes.NewReader(stored), sum, way.identities))); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }
 
