@@ -10,7 +10,7 @@ import (
 
 // Progress tells how far a backup, a verification or a restore is.
 type Progress struct {
-	Operation string        // "backup", "verify" or "restore"
+	Operation string        // "backup", "import", "verify", "restore" or "copy"
 	Stage     string        // such as "transfer"; see backup.Stage and restore.Stage
 	Bytes     int64         // of this stage, done
 	Total     int64         // of this stage; 0 if not known

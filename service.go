@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/fetch"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
@@ -48,6 +50,9 @@ type Config struct {
 	Signer crypto.Signer
 	Trust  []ed25519.PublicKey
 
+	// Web says what imports by URL may reach. The zero value: https and public addresses.
+	Web fetch.Policy
+
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
 	LeaseTTL time.Duration
 	// Now tells the time. nil: the machine's clock.
@@ -69,6 +74,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if (cfg.Catalog == nil) != (cfg.Leaser == nil) {
 		return nil, errors.New("amber: Config.Catalog and Config.Leaser are set together or not at all")
+	}
+	if _, err := cfg.Web.Client(); err != nil {
+		return nil, fmt.Errorf("amber: Config.Web: %w", err)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
