@@ -13,7 +13,8 @@
 //   - A Redis or Valkey that runs with appendonly yes doesn't look at the file when it starts, unless it has no append-only files. A server
 //     that runs overwrites the file when it saves or ends: put it there while it is down.
 //   - Dragonfly loads the newest of all files in its directory whose names begin with its dbfilename, as NAME*.rdb or NAME*-summary.dfs,
-//     unless that has an ending: an older save beside a set counts when the set is not there.
+//     unless that has an ending: an older save beside a set counts when the set is not there. The time of a file's last change says which
+//     is the newest, whatever time is in its name. Where another file would be loaded than the one that was written, the report warns.
 //   - The server's user has to be allowed to read the files: filestore makes them readable by their owner only, unless its
 //     Options.FileMode says otherwise. A server that finds a file that it may not read doesn't start.
 //   - What a replaced file held is gone: nobody backs it up before.
@@ -30,6 +31,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"time"
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
@@ -44,7 +46,8 @@ type Config struct {
 	// Store takes the files. Required.
 	Store storage.Store
 	// Name is the key of a plain file, such as "dump.rdb", or the name of a set without what follows it in its files' names. It may
-	// have directories before it. Required.
+	// have directories before it. Required. New puts the time for {timestamp}, {Y}, {m} and {d}, as Dragonfly does: with its default
+	// dbfilename, dump-{timestamp}, every set has a name of its own and none is replaced.
 	Name string
 	// Dialect is that of the file; the zero Dialect: that of the backup. See rdb.NewWriter for those that can be written.
 	Dialect rdb.Dialect
@@ -58,12 +61,15 @@ type Config struct {
 	Databases int
 	// TempDir is where a set's values are held that are too large for memory; empty: the system's.
 	TempDir string
+	// Now tells the time for Name. nil: the machine's clock, in its zone.
+	Now func() time.Time
 }
 
 // A Loader writes the files of one name.
 type Loader struct {
-	cfg  Config
-	keys []string // of the objects, the one that is looked for last
+	cfg        Config
+	dbfilename string   // the last element of Config.Name, as a server's setting has it
+	keys       []string // of the objects, the one that is looked for last
 }
 
 // New returns a Loader. The error says what is wrong with the configuration; nothing is written yet.
@@ -76,7 +82,9 @@ func New(cfg Config) (*Loader, error) {
 	case cfg.Shards > 0 && cfg.Dialect != (rdb.Dialect{}):
 		return nil, errors.New("dumpfile: Config.Dialect and Config.Shards exclude each other: sets have a dialect of their own")
 	}
-	l := &Loader{cfg: cfg, keys: []string{cfg.Name}}
+	_, dbfilename := path.Split(cfg.Name)
+	cfg.Name = dfs.FillName(cfg.Name, clock.Or(cfg.Now)())
+	l := &Loader{cfg: cfg, dbfilename: dbfilename, keys: []string{cfg.Name}}
 	if cfg.Shards > 0 {
 		dir, name := path.Split(cfg.Name)
 		if err := dfs.ValidName(name); err != nil {
@@ -182,6 +190,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	if w.replace && l.cfg.Shards > 0 {
 		rep.Warnings = w.sweep()
 	}
+	rep.Warnings = append(rep.Warnings, w.overlooked()...)
 	for _, o := range w.open {
 		rep.Bytes += o.n
 	}
