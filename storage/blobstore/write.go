@@ -225,7 +225,7 @@ func (w *writer) info(ctx context.Context) storage.Info {
 // was lost, can be told that the object exists which it has itself made.
 func (w *writer) settle(ctx context.Context) (storage.Info, error) {
 	err := w.why(ctx, "commit", w.err)
-	if w.ctx.Err() != nil || ctx.Err() != nil {
+	if w.ctx.Err() != nil || ctx.Err() != nil || errors.Is(err, errors.ErrUnsupported) {
 		return storage.Info{}, err
 	}
 	a, statErr := w.s.bucket.Attributes(ctx, w.s.opts.Prefix+w.key)

@@ -182,7 +182,7 @@ func New(ctx context.Context, cfg Config) (*blobstore.Store, error) {
 	d.cfg.Exclusive = cmp.Or(cfg.Exclusive, c.preset.exclusive)
 	d.heeded.Store(d.cfg.Exclusive == "yes")
 	return blobstore.New(bucket, &blobstore.Options{
-		Prefix: cfg.Prefix, Exclusive: d.cfg.Exclusive != "no", PartSize: cfg.PartSize, Concurrency: cfg.Concurrency,
+		Prefix: cfg.Prefix, Exclusive: d.cfg.Exclusive != "no", Ordered: true, PartSize: cfg.PartSize, Concurrency: cfg.Concurrency,
 		Driver: blobstore.Driver{
 			Upload: d.upload, Delete: d.delete, Pin: d.pin, Classify: d.classify, Sweep: d.sweep, SignGet: d.signGet,
 			Describe: d.describe, Advise: d.advise,

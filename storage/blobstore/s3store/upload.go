@@ -23,7 +23,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amberkv/amber/internal/clock"
-	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/blobstore"
 )
 
@@ -52,24 +51,27 @@ func (d *driver) upload(ctx context.Context, key string, r io.Reader, o blobstor
 			return fmt.Errorf("%w: %s", errors.ErrUnsupported, *text)
 		}
 	}
-	// Most objects are small.
-	first, err := readPart(ctx, r, make([]byte, 0, 64<<10), 64<<10)
-	if err == nil {
-		first, err = readPart(ctx, r, slices.Grow(first, int(o.PartSize)-len(first)), int(o.PartSize))
+	if o.Size >= 0 && o.Size <= o.PartSize {
+		data, err := io.ReadAll(io.LimitReader(r, o.Size))
+		if err != nil {
+			return err
+		}
+		return d.put(ctx, key, data, o)
 	}
+	first, err := readPart(ctx, r, make([]byte, 0, o.PartSize))
 	switch {
 	case err == io.EOF:
-		return d.put(ctx, key, first, o.IfNotExist)
+		return d.put(ctx, key, first, o)
 	case err != nil:
 		return err
 	}
 	return d.multipart(ctx, key, first, r, o)
 }
 
-// readPart appends to buf what r gives until it has size bytes. The error is io.EOF if r ended before.
-func readPart(ctx context.Context, r io.Reader, buf []byte, size int) ([]byte, error) {
-	for len(buf) < size {
-		n, err := r.Read(buf[len(buf):size])
+// readPart fills buf up to its capacity. The error is io.EOF if r ended before.
+func readPart(ctx context.Context, r io.Reader, buf []byte) ([]byte, error) {
+	for len(buf) < cap(buf) {
+		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if err != nil {
 			return buf, err
@@ -82,10 +84,10 @@ func readPart(ctx context.Context, r io.Reader, buf []byte, size int) ([]byte, e
 }
 
 // put writes an object in one request.
-func (d *driver) put(ctx context.Context, key string, data []byte, ifNotExist bool) error {
+func (d *driver) put(ctx context.Context, key string, data []byte, o blobstore.Upload) error {
 	in := &s3.PutObjectInput{
 		Bucket: &d.cfg.Bucket, Key: &key, ContentType: aws.String(contentType), ContentLength: aws.Int64(int64(len(data))),
-		StorageClass: types.StorageClass(d.cfg.StorageClass), ServerSideEncryption: types.ServerSideEncryption(d.cfg.SSE), SSEKMSKeyId: optional(d.cfg.KMSKeyID),
+		Metadata: o.Metadata, StorageClass: types.StorageClass(d.cfg.StorageClass), ServerSideEncryption: types.ServerSideEncryption(d.cfg.SSE), SSEKMSKeyId: optional(d.cfg.KMSKeyID),
 		ObjectLockMode: types.ObjectLockMode(d.cfg.ObjectLock), ObjectLockRetainUntilDate: d.retainUntil(),
 	}
 	switch d.cfg.Checksum {
@@ -94,15 +96,15 @@ func (d *driver) put(ctx context.Context, key string, data []byte, ifNotExist bo
 	case "crc32":
 		in.ChecksumCRC32 = crc32Of(data)
 	}
-	if ifNotExist {
+	if o.IfNotExist {
 		in.IfNoneMatch = aws.String("*")
 	}
 	send := func() error {
 		in.Body = bytes.NewReader(data)
-		_, err := d.s3.PutObject(ctx, in, once(ifNotExist))
-		return d.conflict(ctx, key, err)
+		_, err := d.s3.PutObject(ctx, in)
+		return err
 	}
-	if err := send(); err != nil || !ifNotExist || d.heeded.Load() {
+	if err := send(); err != nil || !o.IfNotExist || d.heeded.Load() {
 		return err
 	}
 	// The object is ours now. A service that heeds If-None-Match refuses to write it again; one that doesn't writes the same bytes.
@@ -123,7 +125,7 @@ func (d *driver) put(ctx context.Context, key string, data []byte, ifNotExist bo
 func (d *driver) multipart(ctx context.Context, key string, first []byte, r io.Reader, o blobstore.Upload) (err error) {
 	create := &s3.CreateMultipartUploadInput{
 		Bucket: &d.cfg.Bucket, Key: &key, ContentType: aws.String(contentType),
-		StorageClass: types.StorageClass(d.cfg.StorageClass), ServerSideEncryption: types.ServerSideEncryption(d.cfg.SSE), SSEKMSKeyId: optional(d.cfg.KMSKeyID),
+		Metadata: o.Metadata, StorageClass: types.StorageClass(d.cfg.StorageClass), ServerSideEncryption: types.ServerSideEncryption(d.cfg.SSE), SSEKMSKeyId: optional(d.cfg.KMSKeyID),
 		ObjectLockMode: types.ObjectLockMode(d.cfg.ObjectLock), ObjectLockRetainUntilDate: d.retainUntil(),
 	}
 	if d.cfg.Checksum == "crc32" {
@@ -156,8 +158,8 @@ func (d *driver) multipart(ctx context.Context, key string, first []byte, r io.R
 	if o.IfNotExist {
 		complete.IfNoneMatch = aws.String("*")
 	}
-	_, err = d.s3.CompleteMultipartUpload(ctx, complete, once(o.IfNotExist))
-	return d.conflict(ctx, key, err)
+	_, err = d.s3.CompleteMultipartUpload(ctx, complete)
+	return err
 }
 
 // parts sends the parts of an upload.
@@ -206,7 +208,7 @@ func (d *driver) parts(ctx context.Context, key string, id *string, first []byte
 			data = make([]byte, 0, o.PartSize)
 		}
 		var err error
-		data, err = readPart(ctx, r, data[:0], int(o.PartSize))
+		data, err = readPart(ctx, r, data[:0])
 		ended = err == io.EOF
 		switch {
 		case err != nil && !ended:
@@ -230,28 +232,6 @@ func (d *driver) parts(ctx context.Context, key string, id *string, first []byte
 	}
 	slices.SortFunc(parts, func(a, b types.CompletedPart) int { return int(*a.PartNumber) - int(*b.PartNumber) })
 	return parts, nil
-}
-
-// once keeps a request that creates exclusively from being made again: if the answer to the first was lost, the second would be refused
-// because of the first, and the winner would take himself for a loser.
-func once(exclusive bool) func(*s3.Options) {
-	return func(o *s3.Options) {
-		if exclusive {
-			o.RetryMaxAttempts = 1
-			o.Retryer = aws.NopRetryer{}
-		}
-	}
-}
-
-// conflict settles the answer 409 to an exclusive create, that somebody else is at work on the object: ours didn't win.
-func (d *driver) conflict(ctx context.Context, key string, err error) error {
-	if !isCode(err, "ConditionalRequestConflict") {
-		return err
-	}
-	if _, head := d.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.cfg.Bucket, Key: &key}); head == nil {
-		return fmt.Errorf("%w: %w", storage.ErrExists, err)
-	}
-	return err // transient: there may be room again
 }
 
 // isPrecondition says whether the service refused a request because of its If-None-Match.
