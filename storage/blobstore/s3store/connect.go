@@ -36,7 +36,8 @@ type client struct {
 	preset   Preset
 	endpoint string // a URL; empty: AWS's for the region
 	virtual  bool
-	seen     atomic.Bool // the bucket is there
+	seen     atomic.Bool            // the bucket is there
+	last     atomic.Pointer[string] // the access key that was used last, shortened
 }
 
 // connect finds out where the service is and who we are.
@@ -84,6 +85,14 @@ func connect(ctx context.Context, cfg *Config) (*client, error) {
 	if cfg.Addressing != "" {
 		c.virtual = cfg.Addressing == "virtual"
 	}
+	provider := c.aws.Credentials
+	c.aws.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		got, err := provider.Retrieve(ctx)
+		if id := shortened(got.AccessKeyID); err == nil {
+			c.last.Store(&id)
+		}
+		return got, err
+	})
 	c.s3 = s3.NewFromConfig(c.aws, func(o *s3.Options) {
 		if c.endpoint != "" {
 			o.BaseEndpoint = aws.String(c.endpoint)

@@ -98,13 +98,12 @@ func sourceOf(c aws.Credentials) string {
 	return c.Source
 }
 
-// keyID is the access key in use, shortened.
+// keyID is the access key that was used last, shortened.
 func (d *driver) keyID() string {
-	c, err := d.aws.Credentials.Retrieve(context.Background()) // from the cache
-	if err != nil {
-		return ""
+	if id := d.last.Load(); id != nil {
+		return *id
 	}
-	return shortened(c.AccessKeyID)
+	return ""
 }
 
 // shortened leaves enough of an access key to tell it from others.
