@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,32 @@ type sample struct {
 	size int64
 }
 
-func (s sample) reader() io.Reader {
-	return io.LimitReader(rand.NewChaCha8([32]byte{0: s.seed}), s.size)
+// from reads the sample from an offset.
+func (s sample) from(off int64) io.Reader { return &sampleReader{s: s, at: off} }
+
+// A sampleReader makes a sample block by block, so that it can begin anywhere at once.
+type sampleReader struct {
+	s     sample
+	at    int64
+	block [64 << 10]byte
+	rest  []byte // of block
+}
+
+func (r *sampleReader) Read(p []byte) (int, error) {
+	if r.at >= r.s.size {
+		return 0, io.EOF
+	}
+	if len(r.rest) == 0 {
+		const size = int64(len(r.block))
+		var seed [32]byte
+		seed[0] = r.s.seed
+		binary.LittleEndian.PutUint64(seed[8:], uint64(r.at/size))
+		rand.NewChaCha8(seed).Read(r.block[:])
+		r.rest = r.block[r.at%size:]
+	}
+	n := copy(p[:min(int64(len(p)), r.s.size-r.at)], r.rest)
+	r.rest, r.at = r.rest[n:], r.at+int64(n)
+	return n, nil
 }
 
 const smallSize = 4 << 10
@@ -45,7 +70,7 @@ func (d *doctor) begin(ctx context.Context, name string, s sample, opts *CreateO
 	d.tried[d.prefix+name] = true
 	d.mu.Unlock()
 	// The writer is hidden behind an interface without ReadFrom, so that pieces are as large as a backup's.
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, s.reader(), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, s.from(0), make([]byte, 256<<10))
 	d.mu.Lock()
 	d.moved += n
 	d.mu.Unlock()
@@ -87,15 +112,12 @@ func (d *doctor) compare(ctx context.Context, name string, s sample, off, n int6
 	if n >= 0 {
 		size = min(size, n)
 	}
-	want := s.reader()
-	if _, err := io.CopyN(io.Discard, want, min(off, s.size)); err != nil {
-		return err
-	}
 	in, err := d.store.Open(ctx, d.prefix+name, off, n)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	want := s.from(off)
 	got, expected := make([]byte, 64<<10), make([]byte, 64<<10)
 	at := int64(0)
 	for err == nil {

@@ -75,6 +75,11 @@ func TestUsage(t *testing.T) {
 		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--listen-cert", "f"}, "--listen-key"},
 		{[]string{"sweep", store, "--grace", "1s"}, "--grace"},
 		{[]string{"sweep", store, "--grace", "-1h"}, "--grace"},
+		{[]string{"doctor"}, "AMBER_STORE"},
+		{[]string{"doctor", store, "x"}, `"x"`},
+		{[]string{"doctor", store, "--large", "0"}, "--large"},
+		{[]string{"doctor", store, "--objects", "-1"}, "--objects"},
+		{[]string{"doctor", store, "--timeout", "0s"}, "--timeout"},
 		{[]string{"rdb", "verify"}, "FILE"},
 		{[]string{"rdb", "stat"}, "FILE"},
 		{[]string{"rdb", "stat", "a", "b"}, `"b"`},
@@ -111,7 +116,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--help"}, {"--version"}, {"help"}, {"backup", "--help"}, {"rdb", "verify", "-h"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{"--help"}, {"--version"}, {"help"}, {"backup", "--help"}, {"doctor", "--help"}, {"rdb", "verify", "-h"}, {"completion", "bash"}} {
 		var stdout, stderr bytes.Buffer
 		if status := run(t.Context(), args, nil, &stdout, &stderr, noEnv); status != exitDone || stdout.Len() == 0 || stderr.Len() > 0 {
 			t.Errorf("amberctl %v: %d\n%s%s", args, status, stdout.String(), stderr.String())

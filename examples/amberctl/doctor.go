@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amberkv/amber/storage"
+)
+
+// examined is what "doctor --json" prints.
+type examined struct {
+	Store string `json:"store"`
+	*storage.Diagnosis
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	var (
+		large   int64
+		objects int
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Try out what Amber needs of the store, and tell what to change",
+		Long: `Try out what Amber needs of the store: that objects can be created, also in several pieces, read, read in part, listed,
+replaced and deleted, that a create can be exclusive, that an aborted write leaves nothing, and that clocks agree. For each
+check that fails there is advice what to change: a right that the credentials lack, a region, a clock.
+
+The doctor works below _doctor/ in the store and removes what it has made, so it can be called at any time, also beside
+backups at work. It moves about three times the size of its large object. With --verbose, and whenever something fails, it
+tells how the store is reached: endpoint, region, and where the credentials came from.
+
+The exit status is 1 if a check failed. A warning is not a failure.`,
+		Example: `  amberctl doctor --store file:///var/backups
+
+  # AWS S3; credentials as the aws command finds them: environment, shared files, web identity, container, instance
+  AWS_REGION=eu-central-1 amberctl doctor --store s3://bucket/backups
+
+  # MinIO, Ceph and others that speak S3
+  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
+    amberctl doctor --store 's3://bucket/backups?preset=minio&endpoint=https://minio.example.com:9000'
+
+  # Cloudflare R2
+  amberctl doctor --store 's3://bucket/backups?preset=r2&endpoint=https://ACCOUNT.r2.cloudflarestorage.com'
+
+  # Google Cloud Storage; credentials as gcloud auth application-default login leaves them
+  amberctl doctor --store gs://bucket/backups
+
+  # Azure Blob Storage
+  AZURE_STORAGE_ACCOUNT=… AZURE_STORAGE_KEY=… amberctl doctor --store azblob://container/backups`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case large < 1:
+				return usagef("--large %d: the large object has at least 1 MiB", large)
+			case objects < 0:
+				return usagef("--objects %d: that is no number of objects", objects)
+			case timeout <= 0:
+				return usagef("--timeout %v: a check needs some time", timeout)
+			}
+			store, err := a.openStore(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			d := storage.Doctor(cmd.Context(), store, &storage.DoctorOptions{LargeSize: large << 20, Objects: objects, Timeout: timeout})
+			if err := a.print(examined{describeStore(a.store), d}, func(w io.Writer) { a.doctorTable(w, d) }); err != nil {
+				return err
+			}
+			if cmd.Context().Err() != nil {
+				return fmt.Errorf("interrupted: the checks are not complete (%w)", cmd.Context().Err())
+			}
+			if failed := with(d, "fail"); len(failed) > 0 {
+				return fmt.Errorf("%d of %d checks of %s failed: %s", len(failed), len(d.Findings), describeStore(a.store), strings.Join(failed, ", "))
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.Int64Var(&large, "large", 20, "size of the large object in MiB; larger than two pieces of an upload, to see that those work")
+	flags.IntVar(&objects, "objects", 0, "how many small objects to make and list besides; 1100 are more than a page at most providers")
+	flags.DurationVar(&timeout, "timeout", time.Minute, "how long each check may take")
+	return cmd
+}
+
+// with returns the names of the checks with a result.
+func with(d *storage.Diagnosis, result string) []string {
+	var names []string
+	for _, f := range d.Findings {
+		if f.Result == result {
+			names = append(names, f.Check)
+		}
+	}
+	return names
+}
+
+func (a *app) doctorTable(w io.Writer, d *storage.Diagnosis) {
+	if a.verbose || !d.OK {
+		rows := [][]string{{"store", describeStore(a.store)}}
+		for _, f := range d.Facts {
+			rows = append(rows, []string{f.Name, f.Value})
+		}
+		table(w, rows...)
+		fmt.Fprintln(w)
+	}
+	rows := [][]string{{"CHECK", "RESULT", "TOOK", "SEEN"}}
+	advice := []string{}
+	for _, f := range d.Findings {
+		if !a.quiet || f.Result != "ok" {
+			rows = append(rows, []string{f.Check, mark(f.Result), tookFor(f.Duration, f.Bytes), f.Seen})
+		}
+		if f.Advice != "" {
+			advice = append(advice, fmt.Sprintf("%s: %s.", f.Check, clean(f.Advice)))
+		}
+	}
+	if len(rows) > 1 {
+		table(w, rows...)
+	}
+	if len(advice) > 0 {
+		fmt.Fprintf(w, "\nWhat to change:\n  %s\n", strings.Join(advice, "\n  "))
+	}
+}
+
+// mark makes what is not well stand out.
+func mark(result string) string {
+	if result == "fail" {
+		return "FAILED"
+	}
+	return result
+}
