@@ -39,8 +39,14 @@ func snapshotOf(n int) []byte {
 // keep puts a snapshot into a store and returns its manifest, which change may alter before it is written.
 func keep(t *testing.T, store storage.Store, raw []byte, change func(*catalog.Backup)) *catalog.Backup {
 	t.Helper()
+	return keepSealed(t, store, raw, &seal.Options{}, change)
+}
+
+// keepSealed is keep for a part that is sealed in a certain way.
+func keepSealed(t *testing.T, store storage.Store, raw []byte, opts *seal.Options, change func(*catalog.Backup)) *catalog.Backup {
+	t.Helper()
 	var stored bytes.Buffer
-	w, err := seal.NewWriter(&stored, nil)
+	w, err := seal.NewWriter(&stored, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +64,9 @@ func keep(t *testing.T, store storage.Store, raw []byte, change func(*catalog.Ba
 	sum, hash := w.Sum(), sha256.Sum256(raw)
 	b.Parts = []catalog.Part{{Name: "part-0000.rdb.zst", Key: b.Prefix() + "part-0000.rdb.zst", Dialect: found.Dialect, Compression: sum.Compression,
 		Size: sum.Size, SHA256: sum.SHA256, RawSize: sum.RawSize, RawSHA256: hex.EncodeToString(hash[:]), Keys: found.Keys}}
+	if b.Recipients = seal.Names(opts.Recipients); b.Recipients != nil {
+		b.Parts[0].Encryption, b.Parts[0].RawSHA256 = sum.Encryption, ""
+	}
 	b.RawBytes, b.StoredBytes = sum.RawSize, sum.Size
 	found.Record(b)
 	if err := storage.WriteFile(t.Context(), store, b.Parts[0].Key, stored.Bytes(), nil); err != nil {
@@ -75,11 +84,17 @@ func keep(t *testing.T, store storage.Store, raw []byte, change func(*catalog.Ba
 // keepParts puts a snapshot of several parts into a store and returns its manifest.
 func keepParts(t *testing.T, store storage.Store, raw ...[]byte) *catalog.Backup {
 	t.Helper()
+	return keepSealedParts(t, store, &seal.Options{}, raw...)
+}
+
+// keepSealedParts is keepParts for parts that are sealed in a certain way.
+func keepSealedParts(t *testing.T, store storage.Store, opts *seal.Options, raw ...[]byte) *catalog.Backup {
+	t.Helper()
 	var all catalog.Contents
 	whole := &catalog.Backup{}
 	for i, data := range raw {
 		other := memstore.New(nil)
-		b := keep(t, other, data, nil)
+		b := keepSealed(t, other, data, opts, nil)
 		object, err := storage.ReadFile(t.Context(), other, b.Parts[0].Key, 1<<30)
 		if err != nil {
 			t.Fatal(err)
