@@ -113,7 +113,7 @@ var (
 		blobstore + "/azurestore": {aws, {"cloud.google.com/go/storage", "google.golang.org/api/storage"}},
 	}
 	cloudModules = []string{"gocloud.dev", "github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go", "github.com/Azure/azure-sdk-for-go/sdk",
-		"cloud.google.com/go/storage", "google.golang.org/api"}
+		"cloud.google.com/go/storage", "google.golang.org/api", "github.com/googleapis/gax-go/v2"}
 
 	// openers are packages that open stores of several kinds by URL.
 	openers = map[string][]string{blobstore: {"storage/filestore", "storage/memstore"}}

@@ -71,6 +71,8 @@ type Driver struct {
 	// Describe and Advise are those of a storage.Describer.
 	Describe func(ctx context.Context) []storage.Fact
 	Advise   func(err error) string
+	// Close is called after the bucket was closed.
+	Close func() error
 }
 
 // An Upload says how a Driver's Upload writes: the Options of the store and of the create.
@@ -132,7 +134,11 @@ func New(bucket *blob.Bucket, opts *Options) (*Store, error) {
 // Close waits until uploads that were aborted or cancelled have ended, and closes the bucket.
 func (s *Store) Close() error {
 	s.ending.Wait()
-	return s.bucket.Close()
+	err := s.bucket.Close()
+	if s.opts.Driver.Close != nil {
+		err = errors.Join(err, s.opts.Driver.Close())
+	}
+	return err
 }
 
 // Capabilities says whether the bucket's creates can be exclusive.

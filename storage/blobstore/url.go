@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -63,6 +64,33 @@ func OpenURL(ctx context.Context, where string, openers ...Opener) (storage.Stor
 	slices.Sort(known)
 	return nil, fmt.Errorf("blobstore: there is no store of kind %q, only %s", u.Scheme, strings.Join(slices.Compact(known), ", "))
 }
+
+// Params returns the query parameters of a store's URL, for an Opener that knows those of these names. Others are an error, as is one that occurs
+// twice, and one whose name is that of a secret.
+func Params(u *url.URL, known ...string) (map[string]string, error) {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("blobstore: what comes after the ? in the URL of a store of kind %q is not name=value&…", u.Scheme)
+	}
+	params := make(map[string]string)
+	for name, values := range query {
+		switch {
+		case slices.Contains(known, name) && len(values) == 1:
+			params[name] = values[0]
+		case slices.Contains(known, name):
+			return nil, fmt.Errorf("blobstore: the URL of a store of kind %q has %s %d times", u.Scheme, name, len(values))
+		case secret.MatchString(name):
+			return nil, fmt.Errorf("blobstore: the URL of a store of kind %q has %.40q in it: secrets come from the environment or from files, as for the provider's own tools", u.Scheme, name)
+		default:
+			slices.Sort(known)
+			return nil, fmt.Errorf("blobstore: the URL of a store of kind %q has an unknown parameter %.40q; it takes %s", u.Scheme, name, strings.Join(known, ", "))
+		}
+	}
+	return params, nil
+}
+
+// secret matches names under which others' tools know secrets: also those of a signed URL.
+var secret = regexp.MustCompile(`(?i)^(sig|se|sp|sv|st|sr)$|key|secret|token|passw|sas|signature|credential`)
 
 func openFile(where string, u *url.URL) (storage.StoreCloser, error) {
 	switch {

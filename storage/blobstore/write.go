@@ -248,7 +248,7 @@ func (w *writer) why(ctx context.Context, op string, err error) error {
 	}
 	nature := w.s.nature(err)
 	if code := gcerrors.Code(err); w.opts.IfNotExist && (code == gcerrors.FailedPrecondition || code == gcerrors.AlreadyExists) {
-		nature = fmt.Errorf("%w: %w", storage.ErrExists, &said{err})
+		nature = fmt.Errorf("%w: %w", storage.ErrExists, nature)
 	}
 	return fmt.Errorf("blobstore: %s %s: %w", op, w.key, nature)
 }

@@ -190,7 +190,7 @@ func listUnfinished(c *check) {
 }
 
 func listWhileChanged(c *check) {
-	const n = 400
+	n := c.rounds(400)
 	stays := make(map[string]bool)
 	var keys []string
 	for i := range n {
@@ -233,7 +233,7 @@ func listWhileChanged(c *check) {
 		}
 		return c.store.Delete(c.ctx, key)
 	})
-	for range 40 {
+	for range c.rounds(40) {
 		seen := make(map[string]int)
 		last := ""
 		for info, err := range c.store.List(c.ctx, "w/") {

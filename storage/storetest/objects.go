@@ -228,7 +228,7 @@ func replaceWhileRead(c *check) {
 			}
 		})
 	}
-	for i := 1; i <= 40; i++ {
+	for i := 1; i <= c.rounds(40); i++ {
 		c.put("v", version(i))
 	}
 	close(end)
@@ -300,8 +300,8 @@ func notExclusive(c *check) {
 }
 
 func exclusiveRace(c *check) {
-	const rounds, writers = 40, 16
-	for round := range rounds {
+	const writers = 16
+	for round := range c.rounds(40) {
 		key := fmt.Sprintf("race/%d/claim", round)
 		var ready, done sync.WaitGroup
 		start := make(chan struct{})
@@ -449,7 +449,7 @@ func deleteWhileCreate(c *check) {
 	for i := range 4 {
 		workers.Go(func() {
 			key := fmt.Sprintf("busy/deep/er/%d", i)
-			for round := range 60 {
+			for round := range c.rounds(60) {
 				if err := storage.WriteFile(c.ctx, c.store, key, []byte(key), nil); err != nil {
 					c.report("round %d: creating %s: %v", round, key, err)
 					return

@@ -27,7 +27,7 @@ const (
 // exclusiveRaceProcesses lets this process and two others race: each prepares its writer, and then all commit at once.
 func exclusiveRaceProcesses(c *check) {
 	children := []*child{startChild(c), startChild(c)}
-	for round := range 50 {
+	for round := range c.rounds(50) {
 		key := fmt.Sprintf("race/%d/claim", round)
 		for i, p := range children {
 			p.tell("prepare %s child-%d", key, i)

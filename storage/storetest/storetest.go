@@ -30,6 +30,10 @@ type Options struct {
 
 	// Objects is how many objects the listing of many has. 0 means 3000, which is more than a page of any known service.
 	Objects int
+
+	// Slow says that every call is a request to a server, which may take milliseconds: what is done again and again, in the hope of meeting a rare
+	// order of events, is done a quarter as often.
+	Slow bool
 }
 
 // Run tests a store. It calls open once for each subtest; each time open returns a store that is empty and that nothing
@@ -133,6 +137,14 @@ func (c *check) need(what string, err error) {
 	if err != nil {
 		c.broken("%s: %v", what, err)
 	}
+}
+
+// rounds returns how often to do what is worth doing n times.
+func (c *check) rounds(n int) int {
+	if c.opts.Slow {
+		return n / 4
+	}
+	return n
 }
 
 // create starts an object.
