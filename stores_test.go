@@ -229,9 +229,14 @@ func TestStoresFind(t *testing.T) {
 
 	// Of two copies the one that verifies is restored, and Verify tells of the other.
 	clone(t, s.far, s.first, b.Prefix())
-	spoil(t, s.first, b.Parts[0].Key)
-	if _, err := s.Verify(ctx, b.ID, nil); !errors.Is(err, restore.ErrNotVerified) {
-		t.Errorf("verifying with one copy spoilt: %v", err)
+	for _, store := range []storage.Store{s.far, s.first} {
+		spoil(t, store, b.Parts[0].Key)
+		if _, err := s.Verify(ctx, b.ID, nil); !errors.Is(err, restore.ErrNotVerified) {
+			t.Errorf("verifying with one copy spoilt: %v", err)
+		}
+		if store == s.far {
+			spoil(t, store, b.Parts[0].Key) // which undoes it
+		}
 	}
 	if plan, err := s.PlanRestore(ctx, q); err != nil || plan.Report.Keys != 1 {
 		t.Errorf("planning with one copy spoilt: %+v, %v", plan, err)

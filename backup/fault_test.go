@@ -23,13 +23,15 @@ var allOps = []storetest.Op{storetest.OpCreate, storetest.OpWrite, storetest.OpC
 var allModes = map[string]storetest.Mode{"before": storetest.Before, "after": storetest.After, "hang": storetest.Hang}
 
 // campaign makes call k of each kind fail, in each way, for k = 1, 2, … until a run meets no fault any more. Before each run
-// prepare makes what it needs in the sound store; do is the run, over a house whose store fails.
-func campaign(t *testing.T, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error)) {
-	campaignOf(t, allModes, prepare, do, after)
+// prepare makes what it needs in the sound store; do is the run, over a house whose store fails. again are done when the leases have ended.
+func campaign(t *testing.T, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error),
+	again ...func(t *testing.T, h *house)) {
+	campaignOf(t, allModes, prepare, do, after, again...)
 }
 
 // campaignOf is campaign with some of the modes.
-func campaignOf(t *testing.T, modes map[string]storetest.Mode, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error)) {
+func campaignOf(t *testing.T, modes map[string]storetest.Mode, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error),
+	again ...func(t *testing.T, h *house)) {
 	var injected atomic.Int64
 	t.Cleanup(func() { t.Logf("%d faults were injected", injected.Load()) })
 	for _, op := range allOps {
@@ -58,6 +60,9 @@ func campaignOf(t *testing.T, modes map[string]storetest.Mode, prepare func(t *t
 					late.Store(int64(time.Hour))
 					if _, err := clean.runner.Run(t.Context(), request(&source{data: small})); err != nil {
 						t.Errorf("call %d: the next run: %v", k, err)
+					}
+					for _, f := range again {
+						f(t, clean)
 					}
 					if _, err := clean.runner.Sweep(t.Context(), -1); err != nil {
 						t.Errorf("call %d: the sweep: %v", k, err)

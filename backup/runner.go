@@ -140,45 +140,68 @@ func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 	if q.Seal == nil {
 		q.Seal = &r.cfg.Seal
 	}
-	lease, err := r.cfg.Leaser.Acquire(ctx, leaseName(q.DataStore), r.cfg.LeaseTTL)
+	n := &run{Runner: r, q: q, start: r.now()}
+	b, err := n.leased(ctx, leaseName(q.DataStore), n.do)
+	if err != nil {
+		return nil, fmt.Errorf("backup of %s: %w", q.DataStore, err)
+	}
+	n.done(b.RawBytes)
+	return b, nil
+}
+
+// leased does something of which a backup comes while it holds a lease, and takes back what was done if that fails.
+func (n *run) leased(ctx context.Context, name string, do func(ctx context.Context) error) (*catalog.Backup, error) {
+	lease, err := n.cfg.Leaser.Acquire(ctx, name, n.cfg.LeaseTTL)
 	if errors.Is(err, catalog.ErrHeld) {
 		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("taking the lease of data store %s: %w", q.DataStore, err)
+		return nil, fmt.Errorf("taking the lease of data store %s: %w", n.q.DataStore, err)
 	}
-	crashpoint.Hit(crashpoint.BackupLeased)
-
+	n.lease = lease
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := r.keep(ctx, lease, cancel)
-	n := &run{Runner: r, q: q, lease: lease, start: r.now()}
-	b, err := n.do(ctx)
+	stop := n.keep(ctx, lease, cancel)
+	tell := clock.Every(progressInterval, func() { n.meter.tell(n.q.Progress) })
+	err = do(ctx)
+	tell()
 	stop()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		if n.undo(ctx, err) {
-			b, err = n.b, nil
+			err = nil
 		}
 	}
 	release, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer done()
 	if rerr := lease.Release(release); rerr != nil {
 		// The backup is what it is; the lease ends by itself.
-		r.log.WarnContext(ctx, "lease was not released", "dataStore", q.DataStore, "error", rerr)
+		n.log.WarnContext(ctx, "lease was not released", "dataStore", n.q.DataStore, "error", rerr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("backup of %s: %w", q.DataStore, err)
+		return nil, err
 	}
-	n.meter.stage(StageDone, b.RawBytes)
-	n.meter.bytes.Store(b.RawBytes)
-	n.meter.tell(q.Progress)
-	return b, nil
+	return n.b, nil
+}
+
+// done tells of the end.
+func (n *run) done(bytes int64) {
+	n.meter.stage(StageDone, bytes)
+	n.meter.bytes.Store(bytes)
+	n.meter.tell(n.q.Progress)
 }
 
 func leaseName(dataStore string) string { return "backup-" + dataStore }
+
+// leaseOf is the lease that who is at work on a backup holds.
+func leaseOf(b *catalog.Backup) string {
+	if b.Kind == catalog.KindCopy {
+		return "copy-" + b.DataStore
+	}
+	return leaseName(b.DataStore)
+}
 
 // keep renews the lease until stop is called. When the lease is lost, or can't be renewed while it lasts, it cancels the run.
 func (r *Runner) keep(ctx context.Context, lease catalog.Lease, cancel context.CancelCauseFunc) (stop func()) {
@@ -216,39 +239,37 @@ type run struct {
 	published bool             // writing the manifest was begun: it may be there
 }
 
-func (n *run) do(ctx context.Context) (*catalog.Backup, error) {
-	stop := clock.Every(progressInterval, func() { n.meter.tell(n.q.Progress) })
-	defer stop()
+func (n *run) do(ctx context.Context) error {
+	crashpoint.Hit(crashpoint.BackupLeased)
 	n.meter.stage(StageConnect, 0)
-
 	if err := n.register(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	crashpoint.Hit(crashpoint.BackupRegistered)
 
 	snap, err := n.q.Snapshotter.Snapshot(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSource, err)
+		return fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	defer snap.Close()
 	n.b.Source = snap.Source()
 	crashpoint.Hit(crashpoint.BackupSnapshot)
 
 	if err := n.transfer(ctx, snap); err != nil {
-		return nil, err
+		return err
 	}
 	if err := snap.Close(); err != nil {
 		n.log.WarnContext(ctx, "closing the snapshot", "dataStore", n.q.DataStore, "error", err)
 	}
 	if err := n.readBack(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	crashpoint.Hit(crashpoint.BackupReadBack)
 	if err := n.publish(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	crashpoint.Hit(crashpoint.BackupPublished)
-	return n.b, nil
+	return nil
 }
 
 // register makes the run known to the catalog, and runs of this data store that died before unable to publish: whoever of
@@ -264,6 +285,9 @@ func (n *run) register(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: looking for earlier runs: %w", ErrStore, err)
 		}
+		if dead.Kind == catalog.KindCopy {
+			continue // it has a lease of its own, and may be at work
+		}
 		if err := n.interrupt(ctx, dead.ID); err != nil {
 			return err
 		}
@@ -276,6 +300,11 @@ func (n *run) register(ctx context.Context) error {
 	if n.q.Retain > 0 {
 		n.b.DeleteAfter = n.b.CreatedAt.Add(n.q.Retain)
 	}
+	return n.claim(ctx)
+}
+
+// claim makes the catalog know what is at work.
+func (n *run) claim(ctx context.Context) error {
 	rev, err := n.cfg.Catalog.Put(ctx, n.b, "")
 	if err != nil {
 		return fmt.Errorf("%w: registering the run: %w", ErrStore, err)
@@ -346,15 +375,20 @@ func (n *run) publish(ctx context.Context) error {
 			return err
 		}
 	}
+	return n.replace(ctx, &b)
+}
+
+// replace puts a manifest in the place of the run's record.
+func (n *run) replace(ctx context.Context, b *catalog.Backup) error {
 	n.published = true
-	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
+	_, err := n.cfg.Catalog.Put(ctx, b, n.rev)
 	if errors.Is(err, catalog.ErrConflict) {
 		return fmt.Errorf("%w: another process declared this run dead, because its lease ran out: %w", catalog.ErrLeaseLost, err)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: writing the manifest: %w", ErrStore, err)
 	}
-	n.b = &b
+	n.b = b
 	return nil
 }
 
@@ -373,7 +407,7 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 		// It names the key where the snapshot is broken, which only the recipients may read.
 		b.Error = ErrNotSound.Error() + "; what it was is not recorded, for the data is encrypted"
 	}
-	_, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
+	rev, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
 	if errors.Is(err, catalog.ErrConflict) {
 		var now *catalog.Backup
 		if now, _, err = n.cfg.Catalog.Get(ctx, b.ID); err == nil && now.State == catalog.StateReady {
@@ -386,6 +420,16 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 		if n.published {
 			return false // a manifest may be there, or still arrive: its parts have to stay
 		}
+	}
+	if b.Kind == catalog.KindCopy {
+		// Another copy of the backup has the same keys: the parts are ours only while the record is.
+		if rev == "" {
+			rev = n.rev
+		}
+		if err := n.removeParts(ctx, &b, rev, &SweepReport{}); err != nil {
+			n.log.WarnContext(ctx, "parts of a failed copy may be left, a sweep will remove them", "backup", b.ID, "error", err)
+		}
+		return false
 	}
 	for _, key := range n.committed {
 		if err := n.cfg.Store.Delete(ctx, key); err != nil && !errors.Is(err, storage.ErrNotFound) {

@@ -93,25 +93,38 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 
 // sweep removes the parts, and after the grace time the record, of something that is no backup.
 func (r *Runner) sweep(ctx context.Context, b *catalog.Backup, before time.Time, rep *SweepReport) error {
-	if b.State == catalog.StateRunning {
-		lease, err := r.cfg.Leaser.Acquire(ctx, leaseName(b.DataStore), r.cfg.LeaseTTL)
+	running, copied := b.State == catalog.StateRunning, b.Kind == catalog.KindCopy
+	if running || copied {
+		lease, err := r.cfg.Leaser.Acquire(ctx, leaseOf(b), r.cfg.LeaseTTL)
 		if errors.Is(err, catalog.ErrHeld) {
 			return nil // somebody is at work on this data store, maybe on this very backup; they or the next sweep will see to it
 		}
 		if err != nil {
 			return err
 		}
-		err = r.interrupt(ctx, b.ID)
+		if running {
+			if err = r.interrupt(ctx, b.ID); err == nil {
+				rep.Interrupted++
+			}
+		}
+		if err == nil && copied {
+			// Whoever holds the lease can start it again under the same ID: that has to wait.
+			err = r.sweepRecord(ctx, b.ID, before, rep)
+		}
 		if rerr := lease.Release(ctx); err == nil {
 			err = rerr
 		}
-		if err != nil {
+		if err != nil || copied {
 			return err
 		}
-		rep.Interrupted++
 	}
+	return r.sweepRecord(ctx, b.ID, before, rep)
+}
+
+// sweepRecord removes the parts and, when its time has come, the record of something that is no backup.
+func (r *Runner) sweepRecord(ctx context.Context, id catalog.ID, before time.Time, rep *SweepReport) error {
 	// The state decides, not what List said a while ago: only what is no backup any more and can't become one is touched.
-	b, rev, err := r.cfg.Catalog.Get(ctx, b.ID)
+	b, rev, err := r.cfg.Catalog.Get(ctx, id)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return nil
 	}
@@ -123,7 +136,7 @@ func (r *Runner) sweep(ctx context.Context, b *catalog.Backup, before time.Time,
 	default:
 		return nil
 	}
-	if err := r.removeParts(ctx, b.Prefix(), rep); err != nil {
+	if err := r.removeParts(ctx, b, rev, rep); err != nil {
 		return err
 	}
 	if b.State != catalog.StateDeleting && b.CreatedAt.After(before) {
@@ -136,10 +149,17 @@ func (r *Runner) sweep(ctx context.Context, b *catalog.Backup, before time.Time,
 	return nil
 }
 
-// removeParts deletes the parts below a backup's prefix, whether a manifest names them or not.
-func (r *Runner) removeParts(ctx context.Context, prefix string, rep *SweepReport) error {
-	for info, err := range r.cfg.Store.List(ctx, prefix+partPrefix) {
+// removeParts deletes the parts below a backup's prefix, whether a manifest names them or not. rev is that of a record which says that it
+// is no backup. While it stands nobody makes one of that ID, so before each object that is looked at again: another sweep may have ended
+// this work, and the same backup been copied into the store anew.
+func (r *Runner) removeParts(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) error {
+	for info, err := range r.cfg.Store.List(ctx, b.Prefix()+partPrefix) {
 		if err != nil {
+			return err
+		}
+		if _, now, err := r.cfg.Catalog.Get(ctx, b.ID); errors.Is(err, catalog.ErrNotFound) || err == nil && now != rev {
+			return nil // what is left is the business of whoever changed it
+		} else if err != nil {
 			return err
 		}
 		if err := r.cfg.Store.Delete(ctx, info.Key); err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -211,7 +231,7 @@ func (r *Runner) delete(ctx context.Context, b *catalog.Backup, rev catalog.Revi
 		}
 	}
 	crashpoint.Hit(crashpoint.DeleteMarked)
-	if err := r.removeParts(ctx, b.Prefix(), rep); err != nil {
+	if err := r.removeParts(ctx, b, rev, rep); err != nil {
 		return fmt.Errorf("%w: deleting backup %s, which is unlisted by now; a sweep will remove the rest: %w", ErrStore, id, err)
 	}
 	crashpoint.Hit(crashpoint.DeleteObjects)

@@ -60,6 +60,7 @@ const (
 	KindManual Kind = "manual" // somebody asked for it
 	KindSafety Kind = "safety" // what a target held before a restore replaced it
 	KindImport Kind = "import" // it was read from a file or a URL
+	KindCopy   Kind = "copy"   // it is being copied from another store, or couldn't be; once it is ready it is of its former kind
 )
 
 // A Backup is the manifest of one backup. It never holds a secret.

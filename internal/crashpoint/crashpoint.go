@@ -16,6 +16,11 @@ const (
 	BackupCommitted  = "backup-committed"  // the part is committed, not read back
 	BackupReadBack   = "backup-read-back"  // the part is read back, the manifest not written
 	BackupPublished  = "backup-published"  // the manifest is written, the lease not released
+	CopyRegistered   = "copy-registered"   // the target store's catalog knows of the copy, nothing is copied
+	CopyMidPart      = "copy-mid-part"     // some bytes of the part are with the target store
+	CopyCommitted    = "copy-committed"    // the part is committed, not read back
+	CopyReadBack     = "copy-read-back"    // every part is read back, the manifest not written
+	CopyPublished    = "copy-published"    // the manifest is written, the lease not released
 	DeleteMarked     = "delete-marked"     // the backup is marked as deleted, its objects are there
 	DeleteObjects    = "delete-objects"    // its objects are gone, its record is there
 	SweepMarked      = "sweep-marked"      // a dead run is marked as interrupted, its objects are there
@@ -25,5 +30,6 @@ const (
 // All lists the places.
 func All() []string {
 	return []string{BackupLeased, BackupRegistered, BackupSnapshot, BackupFirstByte, BackupMidPart, BackupCommit,
-		BackupCommitted, BackupReadBack, BackupPublished, DeleteMarked, DeleteObjects, SweepMarked, RestoreVerified}
+		BackupCommitted, BackupReadBack, BackupPublished, CopyRegistered, CopyMidPart, CopyCommitted, CopyReadBack, CopyPublished,
+		DeleteMarked, DeleteObjects, SweepMarked, RestoreVerified}
 }
