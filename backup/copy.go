@@ -185,7 +185,8 @@ func own(b *catalog.Backup) *catalog.Backup {
 
 // part copies one part, which has another key there if it was adopted.
 func (c *copying) part(ctx context.Context, key string, p catalog.Part) error {
-	in, err := c.from.Open(ctx, key, 0, -1)
+	group, gctx := errgroup.WithContext(ctx)
+	in, err := c.from.Open(gctx, key, 0, -1)
 	if errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrNotSound, err)
 	}
@@ -194,9 +195,6 @@ func (c *copying) part(ctx context.Context, key string, p catalog.Part) error {
 	}
 	defer in.Close()
 	c.meter.stage(StageTransfer, p.Size)
-	group, gctx := errgroup.WithContext(ctx)
-	unblock := context.AfterFunc(gctx, func() { in.Close() })
-	defer unblock()
 	// Whoever else may be writing it, having slept, writes the same bytes: they are proved before they are committed.
 	out, err := c.cfg.Store.Create(ctx, p.Key, &storage.CreateOptions{SizeHint: p.Size})
 	if err != nil {
