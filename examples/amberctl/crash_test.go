@@ -90,6 +90,35 @@ func TestCrash(t *testing.T) {
 				if states := c.states(t); states[catalog.StateInterrupted] != 1 {
 					t.Errorf("after the sweep died there are %v", states)
 				}
+			case "copy":
+				other := &ctl{store: t.TempDir()}
+				args := []string{"copy", first, "--to-store", "file://" + other.store, "--lease-ttl", "3s"}
+				crash(args...)
+				if place == crashpoint.CopyPublished {
+					other.listsExactly(t, []string{first})
+				} else {
+					// It isn't listed, and still has its lease: another copy is refused, and a sweep leaves it alone, until the lease has ended.
+					other.listsExactly(t, nil)
+					if _, stderr := c.run(t, exitFailed, args...); !strings.Contains(stderr, "being backed up already") {
+						t.Errorf("a copy while the dead one has its lease: %s", stderr)
+					}
+					other.run(t, exitDone, "sweep", "--grace", "0")
+					if states := other.states(t); states[catalog.StateRunning] != 1 {
+						t.Errorf("after a sweep while the lease lasts there are %v", states)
+					}
+				}
+				testserver.Eventually(t, patience, "a copy is made after the lease has ended", func() error {
+					p := c.start(t, program, nil, args...)
+					if p.wait(t, patience) != exitDone {
+						time.Sleep(500 * time.Millisecond)
+						return errors.New(p.stderr.String())
+					}
+					return nil
+				})
+				other.listsExactly(t, []string{first})
+				other.onlyBackups(t)
+				other.run(t, exitDone, "sweep", "--grace", "0")
+				other.restores(t, first, crashVersion, want)
 			case "restore":
 				target := testserver.Start(t, crashVersion)
 				testserver.Generate(t, target.Client(t), 30, 8)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ standard output, as one JSON document with --json; progress and errors go to sta
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing but the necessary")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what happens")
 	root.AddCommand(a.backupCommand(), a.listCommand(), a.showCommand(), a.verifyCommand(), a.restoreCommand(),
-		a.deleteCommand(), a.sweepCommand(), a.doctorCommand(), a.rdbCommand())
+		a.copyCommand(), a.deleteCommand(), a.sweepCommand(), a.doctorCommand(), a.rdbCommand())
 	return root
 }
 
@@ -161,6 +162,16 @@ func (a *app) service(ctx context.Context, cfg amber.Config) (svc *amber.Service
 	if err != nil {
 		return nil, nil, err
 	}
+	cfg.Store, cfg.Logger = store, a.logger()
+	if svc, err = amber.New(cfg); err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	return svc, func() { store.Close() }, nil
+}
+
+// logger writes what happens to the console.
+func (a *app) logger() *slog.Logger {
 	level := slog.LevelWarn
 	switch {
 	case a.quiet:
@@ -168,13 +179,7 @@ func (a *app) service(ctx context.Context, cfg amber.Config) (svc *amber.Service
 	case a.verbose:
 		level = slog.LevelDebug
 	}
-	cfg.Store = store
-	cfg.Logger = slog.New(slog.NewTextHandler(a.console, &slog.HandlerOptions{Level: level}))
-	if svc, err = amber.New(cfg); err != nil {
-		store.Close()
-		return nil, nil, err
-	}
-	return svc, func() { store.Close() }, nil
+	return slog.New(slog.NewTextHandler(a.console, &slog.HandlerOptions{Level: level}))
 }
 
 // find turns the argument that names a backup into its ID. The argument is an ID, or a name that only one ready backup
@@ -191,7 +196,7 @@ func find(ctx context.Context, svc *amber.Service, arg, dataStore string) (catal
 		if err != nil {
 			return "", err
 		}
-		if b.Name == arg {
+		if b.Name == arg && !slices.Contains(ids, string(b.ID)) { // it may be in two stores
 			ids = append(ids, string(b.ID))
 		}
 	}
