@@ -41,7 +41,7 @@ type Finding struct {
 	Check    string        `json:"check"`            // its name, as the documentation of Doctor has it
 	Result   string        `json:"result"`           // "ok", "warn" or "fail"
 	Seen     string        `json:"seen"`             // what was seen, or what went wrong
-	Advice   string        `json:"advice,omitempty"` // what to change, of a warning or failure
+	Advice   string        `json:"advice,omitempty"` // what to change, of a warning or failure, without a full stop
 	Duration time.Duration `json:"duration"`         // in nanoseconds
 	Bytes    int64         `json:"bytes,omitempty"`  // of objects that were written and read
 	Err      error         `json:"-"`                // of a failure: the store's error if it returned one
@@ -74,12 +74,12 @@ const doctorPrefix = "_doctor/"
 //	signed URL        a URL is made, where the store can; it is not fetched
 //	clean up          what was made is removed
 //
-// When nothing can be put, only list is tried after it, which tells whether reading is possible. A store that says by Capabilities that it has no exclusive create gets a
+// That the store retains objects for a time, so that they can't be deleted now, is a warning. When nothing can be put, only list is tried after it, which tells whether reading is possible. A store that says by Capabilities that it has no exclusive create gets a
 // warning for it.
 //
 // Doctor moves about 60 MiB with the default options. It returns soon after ctx is cancelled; it then takes two seconds at most to clean up.
 func Doctor(ctx context.Context, s Store, opts *DoctorOptions) *Diagnosis {
-	d := &doctor{store: s, prefix: doctorPrefix + rand.Text() + "/", tried: make(map[string]bool), made: make(map[string]sample)}
+	d := &doctor{store: s, prefix: doctorPrefix + rand.Text() + "/", tried: make(map[string]bool), failed: make(map[string]bool), made: make(map[string]sample)}
 	if opts != nil {
 		d.opts = *opts
 	}
@@ -123,10 +123,11 @@ type doctor struct {
 	prefix string
 	result *Diagnosis
 
-	mu    sync.Mutex
-	tried map[string]bool   // keys that may be there, for cleaning up
-	made  map[string]sample // what should be there
-	moved int64             // bytes, in the check at hand
+	mu     sync.Mutex
+	tried  map[string]bool   // keys that may be there, for cleaning up
+	failed map[string]bool   // keys whose commit failed, so that they may be there or not
+	made   map[string]sample // what should be there
+	moved  int64             // bytes, in the check at hand
 
 	put       bool      // something can be created
 	exclusive bool      // so far as one writer can tell
@@ -196,9 +197,17 @@ func (d *doctor) check(ctx context.Context, c doctorCheck) {
 		if ctx.Err() == nil && limited.Err() != nil {
 			err = fmt.Errorf("it took longer than %v: %w", d.opts.Timeout, err)
 		}
-		f.Result, f.Seen, f.Err, f.Advice = "fail", err.Error(), err, d.advise(ctx, err, c)
+		f.Result, f.Seen, f.Err, f.Advice = failure(err), err.Error(), err, d.advise(ctx, err, c)
 	}
 	d.report(f)
+}
+
+// failure is the result of a check that ended with an error. That a store keeps objects for a time is what somebody wanted of it.
+func failure(err error) string {
+	if errors.Is(err, ErrRetained) {
+		return "warn"
+	}
+	return "fail"
 }
 
 func (d *doctor) report(f Finding) {
@@ -213,7 +222,7 @@ func (d *doctor) advise(ctx context.Context, err error, c doctorCheck) string {
 		return c.wrong
 	}
 	if describer := DescriberOf(d.store); describer != nil && ctx.Err() == nil {
-		if advice := describer.Advise(err); advice != "" {
+		if advice := strings.TrimSuffix(describer.Advise(err), "."); advice != "" {
 			return advice
 		}
 	}
@@ -223,7 +232,7 @@ func (d *doctor) advise(ctx context.Context, err error, c doctorCheck) string {
 	case errors.Is(err, ErrDenied), errors.Is(err, fs.ErrPermission):
 		return "let these credentials " + c.right + " in this store, or take others"
 	case errors.Is(err, ErrRetained):
-		return "shorten the time for which the store retains objects, or expect that backups can't be deleted before it has passed"
+		return "expect that backups can't be deleted before the store's time of retention has passed, or shorten that"
 	case errors.Is(err, errors.ErrUnsupported):
 		return "use another store, or another driver for it: this one can't do that"
 	case errors.Is(err, ErrNotFound):
@@ -238,9 +247,6 @@ func (d *doctor) advise(ctx context.Context, err error, c doctorCheck) string {
 
 // cleanUp removes what was made, and what a run left that was killed long ago.
 func (d *doctor) cleanUp(ctx context.Context) {
-	if len(d.tried) == 0 {
-		return
-	}
 	limit := d.opts.Timeout
 	if ctx.Err() != nil {
 		limit = min(limit, 2*time.Second)
@@ -249,6 +255,9 @@ func (d *doctor) cleanUp(ctx context.Context) {
 	defer cancel()
 	began := clock.System()
 	keys, lerr := d.leftovers(limited)
+	if len(keys) == 0 && (lerr != nil || !d.put) {
+		return // the store refused all of it
+	}
 	left, err := d.remove(limited, keys)
 	if len(left) > 0 && limited.Err() == nil { // it may have been the network, for a moment
 		left, err = d.remove(limited, left)
@@ -256,10 +265,10 @@ func (d *doctor) cleanUp(ctx context.Context) {
 	f := Finding{Check: "clean up", Result: "ok", Seen: "nothing is left", Duration: clock.Since(began)}
 	switch {
 	case err != nil:
-		f.Result, f.Seen, f.Err = "fail", fmt.Sprintf("%d objects may be left below %s: %v", len(left), d.prefix, err), err
-		f.Advice = d.advise(limited, err, doctorCheck{right: "delete objects"}) + "; the objects may be deleted by hand, and are by any run an hour from now"
+		f.Result, f.Seen, f.Err = failure(err), fmt.Sprintf("what may be left below %s, of %d objects: %v", d.prefix, len(left), err), err
+		f.Advice = d.advise(limited, err, doctorCheck{right: "delete objects"}) + "; what is left may be deleted by hand, and is by any run an hour from now"
 	case lerr != nil:
-		f.Result, f.Seen, f.Err = "fail", fmt.Sprintf("what was made is deleted; whether something else is left below %s can't be seen: %v", doctorPrefix, lerr), lerr
+		f.Result, f.Seen, f.Err = failure(lerr), fmt.Sprintf("what was made is deleted; whether something else is left below %s can't be seen: %v", doctorPrefix, lerr), lerr
 		f.Advice = d.advise(limited, lerr, doctorCheck{right: "list objects"})
 	}
 	d.report(f)

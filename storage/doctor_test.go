@@ -149,7 +149,7 @@ func TestDoctorNamesTheCheck(t *testing.T) {
 		{storetest.OpList, "_doctor/", 4, "clean up", ""}, // see below
 	} {
 		for nature, advice := range map[error]string{
-			storage.ErrDenied: test.right, storage.ErrTransient: "try again", errors.New("out of order"): "own tools", storage.ErrRetained: "retains",
+			storage.ErrDenied: test.right, storage.ErrTransient: "try again", errors.New("out of order"): "own tools", storage.ErrRetained: "retention",
 			errors.ErrUnsupported: "another store", fmt.Errorf("no bucket: %w", storage.ErrNotFound): "exists",
 		} {
 			m := memstore.New(nil)
@@ -172,7 +172,11 @@ func TestDoctorNamesTheCheck(t *testing.T) {
 				}
 				continue
 			}
-			if got := checks(d, "fail"); d.OK || !slices.Equal(got, []string{test.check}) {
+			result := "fail"
+			if errors.Is(nature, storage.ErrRetained) {
+				result = "warn"
+			}
+			if got := checks(d, result); d.OK == (result == "fail") || !slices.Equal(got, []string{test.check}) {
 				t.Errorf("%+v, %v: the checks that fail are %v, want only %s\n%s", test, nature, got, test.check, describe(d))
 				continue
 			}
@@ -264,6 +268,14 @@ func TestDoctorStopsEarly(t *testing.T) {
 	}
 	if n := s.Calls(storetest.OpCreate); n != 1 {
 		t.Errorf("%d objects were tried", n)
+	}
+	// As of a bucket that doesn't exist: nothing can be left in it.
+	none := errors.New("no such bucket")
+	s = storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpCommit, Err: none}, storetest.Fault{Op: storetest.OpList, Err: none},
+		storetest.Fault{Op: storetest.OpDelete, Err: none}, storetest.Fault{Op: storetest.OpStat, Err: none})
+	d = storage.Doctor(t.Context(), s, quick())
+	if got := checks(d, "fail"); !slices.Equal(got, []string{"put", "list"}) || len(d.Findings) != 2 {
+		t.Errorf("a bucket that doesn't exist: %s", describe(d))
 	}
 	s = storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpCommit, Err: storage.ErrTransient}, storetest.Fault{Op: storetest.OpList, Err: storage.ErrTransient},
 		storetest.Fault{Op: storetest.OpDelete, Err: storage.ErrTransient}, storetest.Fault{Op: storetest.OpStat, Err: storage.ErrTransient})
@@ -416,7 +428,7 @@ func (talker) Describe(context.Context) []storage.Fact {
 }
 func (talker) Advise(err error) string {
 	if errors.Is(err, storage.ErrDenied) {
-		return "add s3:DeleteObject to the policy"
+		return "add s3:DeleteObject to the policy."
 	}
 	return ""
 }

@@ -76,17 +76,21 @@ func (d *doctor) begin(ctx context.Context, name string, s sample, opts *CreateO
 	d.mu.Unlock()
 	if err != nil {
 		w.Abort()
-		d.denied(name, err)
+		d.refused(name, err)
 		return nil, err
 	}
 	return w, nil
 }
 
-// denied forgets an object that wasn't there before and that the store did not take, so that nobody looks for it in vain.
-func (d *doctor) denied(name string, err error) {
+// refused forgets an object that wasn't there before and that the store said no to, so that nobody looks for it in vain. What came of
+// a write whose answer was lost is not known.
+func (d *doctor) refused(name string, err error) {
+	if errors.Is(err, ErrTransient) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, made := d.made[name]; !made && errors.Is(err, ErrDenied) {
+	if _, made := d.made[name]; !made {
 		delete(d.tried, d.prefix+name)
 	}
 }
@@ -94,7 +98,10 @@ func (d *doctor) denied(name string, err error) {
 func (d *doctor) commit(ctx context.Context, w Writer, name string, s sample) (Info, error) {
 	info, err := w.Commit(ctx)
 	if err != nil {
-		d.denied(name, err)
+		d.mu.Lock()
+		d.failed[d.prefix+name] = true
+		d.mu.Unlock()
+		d.refused(name, err)
 		return Info{}, err
 	}
 	d.mu.Lock()
@@ -266,7 +273,7 @@ func (d *doctor) list(ctx context.Context, below string) (int, error) {
 			return 0, brokenf("%s is listed twice", info.Key)
 		case info.Key < last:
 			return 0, brokenf("%s is listed after %s: the order is wrong", info.Key, last)
-		case !made && !d.tried[info.Key]:
+		case !made && !d.failed[info.Key]:
 			return 0, brokenf("%s is listed, and nobody made it", info.Key)
 		case made && info.Size != s.size:
 			return 0, brokenf("%s is listed with %d bytes and has %d", info.Key, info.Size, s.size)

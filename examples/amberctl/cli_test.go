@@ -16,10 +16,16 @@ import (
 )
 
 func TestMainPath(t *testing.T) {
-	for _, version := range []string{"redis-7.0", "redis-8.0", "valkey-9.1"} {
+	for _, test := range []struct {
+		version string
+		where   func(*testing.T, ...string) *ctl
+	}{
+		{"redis-7.0", newCtl}, {"redis-8.0", newCtl}, {"valkey-9.1", newCtl}, {"valkey-8.1", newS3Ctl},
+	} {
+		version := test.version
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			c := newCtl(t)
+			c := test.where(t)
 			source, target := testserver.Start(t, version), testserver.Start(t, version)
 			testserver.Generate(t, source.Client(t), 500, 1)
 			testserver.LoadFunction(t, source.Client(t), "demo")
@@ -153,8 +159,15 @@ func TestNames(t *testing.T) {
 }
 
 func TestCorruption(t *testing.T) {
-	t.Parallel()
-	c := newCtl(t)
+	for name, where := range map[string]func(*testing.T, ...string) *ctl{"directory": newCtl, "S3": newS3Ctl} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testCorruption(t, where(t))
+		})
+	}
+}
+
+func testCorruption(t *testing.T, c *ctl) {
 	source, target := testserver.Start(t, "redis-8.0"), testserver.Start(t, "redis-8.0")
 	testserver.Generate(t, source.Client(t), 200, 2)
 	testserver.Generate(t, target.Client(t), 50, 3)

@@ -108,20 +108,35 @@ func (a *app) doctorTable(w io.Writer, d *storage.Diagnosis) {
 		fmt.Fprintln(w)
 	}
 	rows := [][]string{{"CHECK", "RESULT", "TOOK", "SEEN"}}
-	advice := []string{}
+	failures, advice, of := "", []string{}, map[string][]string{}
 	for _, f := range d.Findings {
+		seen := f.Seen
+		if f.Err != nil { // which may be long
+			failures += fmt.Sprintf("  %s: %s\n", f.Check, clean(f.Seen))
+			seen = "see below"
+		}
 		if !a.quiet || f.Result != "ok" {
-			rows = append(rows, []string{f.Check, mark(f.Result), tookFor(f.Duration, f.Bytes), f.Seen})
+			rows = append(rows, []string{f.Check, mark(f.Result), tookFor(f.Duration, f.Bytes), seen})
 		}
-		if f.Advice != "" {
-			advice = append(advice, fmt.Sprintf("%s: %s.", f.Check, clean(f.Advice)))
+		if f.Advice == "" {
+			continue
 		}
+		if of[f.Advice] == nil {
+			advice = append(advice, f.Advice)
+		}
+		of[f.Advice] = append(of[f.Advice], f.Check)
 	}
 	if len(rows) > 1 {
 		table(w, rows...)
 	}
+	if failures != "" {
+		fmt.Fprintf(w, "\nWhat went wrong:\n%s", failures)
+	}
 	if len(advice) > 0 {
-		fmt.Fprintf(w, "\nWhat to change:\n  %s\n", strings.Join(advice, "\n  "))
+		fmt.Fprint(w, "\nWhat to change:\n")
+	}
+	for _, text := range advice {
+		fmt.Fprintf(w, "  %s: %s.\n", strings.Join(of[text], ", "), clean(text))
 	}
 }
 

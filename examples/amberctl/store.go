@@ -9,11 +9,12 @@ import (
 
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/blobstore"
+	"github.com/amberkv/amber/storage/blobstore/s3store"
 	"github.com/amberkv/amber/storage/filestore"
 )
 
 // openers open the stores that are not directories.
-func openers() []blobstore.Opener { return nil }
+func openers() []blobstore.Opener { return []blobstore.Opener{s3store.Opener{}} }
 
 // openStore opens the store that a URL or a path names; the caller closes it. Where it wants a directory that is missing, it is made.
 func openStore(ctx context.Context, where string) (storage.StoreCloser, error) {

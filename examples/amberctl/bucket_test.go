@@ -1,0 +1,108 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/amberkv/amber/internal/teststore"
+)
+
+// newS3Ctl calls the program with a bucket of its own, on a server of its own that keeps objects as files.
+func newS3Ctl(t *testing.T, env ...string) *ctl {
+	s := teststore.StartS3(t)
+	bucket := s.Bucket("backups")
+	return &ctl{store: filepath.Join(s.Objects(bucket), "nightly"), url: "s3://" + bucket + "/nightly?endpoint=" + s.URL,
+		env: append(s3Env(teststore.S3AccessKey, teststore.S3SecretKey), env...)}
+}
+
+// s3Env is an environment in which nothing of the machine's own configuration of AWS has a part.
+func s3Env(accessKey, secretKey string) []string {
+	return []string{"AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull, "AWS_ACCESS_KEY_ID=" + accessKey, "AWS_SECRET_ACCESS_KEY=" + secretKey}
+}
+
+// The doctor on a real S3 server: what is wrong with credentials, bucket and region is found, and each gets its own advice.
+func TestDoctorS3(t *testing.T) {
+	t.Parallel()
+	iam := t.TempDir()
+	// A user as the gateway keeps it, who may do what a bucket's policy allows.
+	users := `{"accessAccounts":{"reader":{"access":"reader","secret":"CANARY-reader","role":"user"}}}`
+	if err := os.WriteFile(filepath.Join(iam, "users.json"), []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := teststore.StartS3(t, "--iam-dir", iam)
+	bucket := s.Bucket("backups")
+	meta := filepath.Join(s.Dir, "sidecar", bucket, "meta")
+	if err := os.MkdirAll(meta, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["reader"]},"Action":["s3:GetObject","s3:ListBucket"],
+		"Resource":["arn:aws:s3:::backups","arn:aws:s3:::backups/*"]}]}`
+	if err := os.WriteFile(filepath.Join(meta, "policy"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := "s3://" + bucket + "/nightly?endpoint=" + s.URL
+	root := s3Env(teststore.S3AccessKey, teststore.S3SecretKey)
+
+	c := &ctl{store: s.Objects(bucket), url: url, env: root}
+	d := parse[examined](t, c, exitDone, "doctor", "--objects", "30")
+	if got := with(d.Diagnosis, "ok"); !d.OK || len(got) != len(d.Findings) || !slices.Contains(got, "exclusive race") {
+		t.Errorf("a store that is well: %+v", d.Findings)
+	}
+	if d.Store != "s3://backups/nightly" {
+		t.Errorf("the store is called %s", d.Store)
+	}
+	facts := map[string]string{}
+	for _, f := range d.Facts {
+		facts[f.Name] = f.Value
+	}
+	if facts["endpoint"] != s.URL || facts["region"] != teststore.S3Region || !strings.Contains(facts["credentials"], "AWS_ACCESS_KEY_ID") {
+		t.Errorf("the facts are %v", facts)
+	}
+	for _, key := range c.objects(t) {
+		if !strings.HasPrefix(key, ".") { // the gateway's own
+			t.Errorf("%s is left", key)
+		}
+	}
+
+	for name, test := range map[string]struct {
+		url    string
+		env    []string
+		failed []string
+		advice string // of put
+	}{
+		"wrong secret":   {url, s3Env(teststore.S3AccessKey, "CANARY-wrong"), []string{"put", "list"}, "secret key"},
+		"unknown key":    {url, s3Env("nobody", "CANARY-wrong"), []string{"put", "list"}, "access key"},
+		"missing bucket": {strings.Replace(url, "backups", "elsewhere", 1), root, []string{"put", "list"}, "bucket doesn't exist"},
+		"wrong region":   {url + "&region=eu-central-1", root, []string{"put", "list"}, "region="},
+		"only reading":   {url, s3Env("reader", "CANARY-reader"), []string{"put"}, "s3:PutObject"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &ctl{store: s.Objects(bucket), url: test.url, env: test.env}
+			d := parse[examined](t, c, exitFailed, "doctor")
+			if got := with(d.Diagnosis, "fail"); d.OK || !slices.Equal(got, test.failed) {
+				t.Fatalf("what fails is %v: %+v", got, d.Findings)
+			}
+			if f := d.Findings[0]; f.Check != "put" || !strings.Contains(f.Advice, test.advice) {
+				t.Errorf("%s: %+v, want advice with %q", f.Check, f, test.advice)
+			}
+			out, stderr := c.run(t, exitFailed, "doctor")
+			if strings.Contains(out+stderr, "CANARY") {
+				t.Errorf("a secret is told: %s%s", out, stderr)
+			}
+			for _, text := range []string{"endpoint ", s.URL, "the environment", "What to change:", "put"} {
+				if !strings.Contains(out, text) {
+					t.Errorf("there is no %q in\n%s", text, out)
+				}
+			}
+		})
+	}
+
+	// No credentials at all, and a URL that can't be.
+	c = &ctl{store: s.Objects(bucket), url: url, env: root[:2]}
+	if _, stderr := c.run(t, exitFailed, "doctor"); !strings.Contains(stderr, "AWS_ACCESS_KEY_ID") {
+		t.Errorf("without credentials: %s", stderr)
+	}
+}
