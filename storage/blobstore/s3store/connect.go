@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -132,7 +133,11 @@ func load(ctx context.Context, cfg *Config, region string) (aws.Config, error) {
 	stall := cmp.Or(cfg.Timeout, time.Minute)
 	opts := []func(*config.LoadOptions) error{
 		config.WithLogger(logging.Nop{}),
+		config.WithAPIOptions([]func(*middleware.Stack) error{wholeAnswers}),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+			if cfg.Transport != nil {
+				cfg.Transport(tr)
+			}
 			dial := tr.DialContext
 			tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				c, err := dial(ctx, network, addr)
@@ -142,11 +147,8 @@ func load(ctx context.Context, cfg *Config, region string) (aws.Config, error) {
 				return &liveConn{c, stall}, nil
 			}
 			// As many idle connections as uploads may need at the same time, so that they don't have to make new ones.
-			tr.MaxIdleConnsPerHost = 64
+			tr.MaxIdleConnsPerHost = max(tr.MaxIdleConnsPerHost, 64)
 			tr.WriteBufferSize = 256 << 10
-			if cfg.Transport != nil {
-				cfg.Transport(tr)
-			}
 		})),
 	}
 	if region != "" {
@@ -201,6 +203,32 @@ func (c *liveConn) Read(p []byte) (int, error) {
 func (c *liveConn) Write(p []byte) (int, error) {
 	c.alive()
 	return c.Conn.Write(p)
+}
+
+// wholeAnswers makes an answer of STS without credentials an error. The SDK takes them for granted, and panics, in a goroutine of its own.
+func wholeAnswers(stack *middleware.Stack) error {
+	if !strings.HasPrefix(stack.ID(), "AssumeRole") {
+		return nil
+	}
+	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("wholeAnswers", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+		out, meta, err := next.HandleInitialize(ctx, in)
+		if err != nil {
+			return out, meta, err
+		}
+		var c *types.Credentials
+		switch result := out.Result.(type) {
+		case *sts.AssumeRoleOutput:
+			c = result.Credentials
+		case *sts.AssumeRoleWithWebIdentityOutput:
+			c = result.Credentials
+		default:
+			return out, meta, nil
+		}
+		if c == nil || c.AccessKeyId == nil || c.SecretAccessKey == nil || c.SessionToken == nil || c.Expiration == nil {
+			err = errors.New("the answer of STS has no credentials in it")
+		}
+		return out, meta, err
+	}), middleware.Before)
 }
 
 // signPayload makes the signature hold for the bytes of an upload, over HTTPS too.
