@@ -231,10 +231,15 @@ func wholeAnswers(stack *middleware.Stack) error {
 	}), middleware.Before)
 }
 
+// uploads says whether a stack is that of a request which carries the bytes of an object.
+func uploads(stack *middleware.Stack) bool {
+	return stack.ID() == "PutObject" || stack.ID() == "UploadPart"
+}
+
 // signPayload makes the signature hold for the bytes of an upload, over HTTPS too.
 func signPayload(stack *middleware.Stack) error {
-	if _, ok := stack.Finalize.Get((&v4.ComputePayloadSHA256{}).ID()); !ok {
-		return nil // a presigned URL
+	if !uploads(stack) {
+		return nil
 	}
 	_, err := stack.Finalize.Swap((&v4.ComputePayloadSHA256{}).ID(), &v4.ComputePayloadSHA256{})
 	return err
@@ -242,8 +247,8 @@ func signPayload(stack *middleware.Stack) error {
 
 // dontSignPayload leaves the bytes of an upload out of its signature, over HTTP too.
 func dontSignPayload(stack *middleware.Stack) error {
-	if _, ok := stack.Finalize.Get((&v4.UnsignedPayload{}).ID()); !ok {
-		return nil // a presigned URL
+	if !uploads(stack) {
+		return nil
 	}
 	return v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware(stack)
 }

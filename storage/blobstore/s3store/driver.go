@@ -103,9 +103,10 @@ func (d *driver) pin(r *blob.Reader) func(as func(any) bool) error {
 
 // sweep ends the uploads below prefix that nothing was written to since before.
 func (d *driver) sweep(ctx context.Context, prefix string, before time.Time) (objects int, bytes int64, err error) {
-	pages := s3.NewListMultipartUploadsPaginator(d.s3, &s3.ListMultipartUploadsInput{Bucket: &d.cfg.Bucket, Prefix: optional(prefix)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	// From page to page by the key alone: versitygw doesn't know its own marker of an upload, and others may not once that upload has ended. Of
+	// several uploads of one key at the end of a page the rest is left to the next sweep.
+	for marker, more := (*string)(nil), true; more; {
+		page, err := d.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &d.cfg.Bucket, Prefix: optional(prefix), KeyMarker: marker})
 		if err != nil {
 			return objects, bytes, fmt.Errorf("listing unfinished uploads: %w", err)
 		}
@@ -124,6 +125,8 @@ func (d *driver) sweep(ctx context.Context, prefix string, before time.Time) (ob
 				return objects, bytes, fmt.Errorf("ending the upload of %s: %w", aws.ToString(up.Key), err)
 			}
 		}
+		more = aws.ToBool(page.IsTruncated) && aws.ToString(page.NextKeyMarker) > aws.ToString(marker)
+		marker = page.NextKeyMarker
 	}
 	return objects, bytes, nil
 }

@@ -139,12 +139,8 @@ func (d *driver) multipart(ctx context.Context, key string, first []byte, r io.R
 		if err == nil {
 			return
 		}
-		// The request that ends the upload has time of its own, because ctx may be what ended.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-		defer cancel()
-		_, aborted := d.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &d.cfg.Bucket, Key: &key, UploadId: up.UploadId})
-		if aborted != nil && !isCode(aborted, "NoSuchUpload") {
-			err = fmt.Errorf("%w (and its parts are left for a sweep: %v)", err, aborted)
+		if left := d.abandon(ctx, key, up.UploadId); left != nil {
+			err = fmt.Errorf("%w (and its parts are left for a sweep: %v)", err, left)
 		}
 	}()
 
@@ -160,6 +156,26 @@ func (d *driver) multipart(ctx context.Context, key string, first []byte, r io.R
 	}
 	_, err = d.s3.CompleteMultipartUpload(ctx, complete)
 	return err
+}
+
+// abandon ends an upload, in time of its own because ctx may be what ended. The service may have all of a part and still be putting it in its
+// place, upon which some have the upload back; so it is looked twice whether it is gone.
+func (d *driver) abandon(ctx context.Context, key string, id *string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	for gone := 0; ; {
+		_, err := d.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &d.cfg.Bucket, Key: &key, UploadId: id})
+		if isCode(err, "NoSuchUpload") {
+			if gone++; gone == 2 {
+				return nil
+			}
+		} else {
+			gone = 0
+		}
+		if clock.Sleep(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 // parts sends the parts of an upload.
