@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/crashpoint"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/seal"
 )
@@ -48,6 +49,7 @@ func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part) (cata
 	if err := group.Wait(); err != nil {
 		return part, found, err
 	}
+	crashpoint.Hit(crashpoint.AdoptParsed)
 	part.Dialect, part.Keys = found.Dialect, found.Keys
 	part.RawSize, part.RawSHA256 = n.meter.bytes.Load()-before, hex.EncodeToString(raw.Sum(nil))
 	part.Size, part.SHA256 = part.RawSize, part.RawSHA256

@@ -18,6 +18,7 @@ func (a *app) backupCommand() *cobra.Command {
 		id, name string
 		about    string
 		prefer   string
+		retain   string
 		leaseTTL time.Duration
 	)
 	cmd := &cobra.Command{
@@ -57,6 +58,9 @@ The backup is listed when all that is done, and not before. One data store has o
 				return usagef("--prefer %q: it can be replica, primary or exact", prefer)
 			}
 			var err error
+			if q.Retain, err = retention(retain); err != nil {
+				return err
+			}
 			if q.From, err = a.options(&from); err != nil {
 				return err
 			}
@@ -88,6 +92,7 @@ The backup is listed when all that is done, and not before. One data store has o
 	flags.StringVar(&id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
 	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters")
 	flags.StringVar(&about, "description", "", "a text for the backup, at most 1000 bytes")
+	flags.StringVar(&retain, "retain", "", retainHelp)
 	flags.StringVar(&prefer, "prefer", "replica",
 		"who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) this server")
 	flags.DurationVar(&leaseTTL, "lease-ttl", 30*time.Second,

@@ -23,6 +23,7 @@ type listed struct {
 	Error       string        `json:"error,omitempty"`
 	CreatedAt   time.Time     `json:"createdAt"`
 	ReadyAt     time.Time     `json:"readyAt,omitzero"`
+	DeleteAfter time.Time     `json:"deleteAfter,omitzero"`
 	Engine      string        `json:"engine,omitempty"`
 	Version     string        `json:"version,omitempty"`
 	Dialect     string        `json:"dialect,omitempty"`
@@ -60,7 +61,7 @@ A manifest that can't be read is an error on standard error and in the exit stat
 			backups := []listed{}
 			for _, b := range list {
 				backups = append(backups, listed{ID: b.ID, DataStore: b.DataStore, Name: b.Name, Description: b.Description,
-					Kind: b.Kind, State: b.State, Error: b.Error, CreatedAt: b.CreatedAt.UTC(), ReadyAt: b.ReadyAt,
+					Kind: b.Kind, State: b.State, Error: b.Error, CreatedAt: b.CreatedAt.UTC(), ReadyAt: b.ReadyAt, DeleteAfter: b.DeleteAfter,
 					Engine: b.Source.Engine, Version: b.Source.Version, Dialect: b.Source.Dialect,
 					Keys: b.Keys, Bytes: b.StoredBytes, RawBytes: b.RawBytes})
 			}

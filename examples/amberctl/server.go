@@ -146,6 +146,9 @@ func (a *app) open(name string) (io.ReadCloser, error) {
 func secretsOf(args []string) []string {
 	var secrets []string
 	for _, arg := range args {
+		if i := strings.Index(strings.ToLower(arg), "http"); i >= 0 && strings.Contains(arg[i:], "://") {
+			secrets = append(secrets, secretsOfURL(arg[i:])...)
+		}
 		_, rest, ok := strings.Cut(arg, "://")
 		at := strings.LastIndexByte(rest, '@')
 		if !ok || at < 0 {

@@ -65,6 +65,15 @@ func show(w io.Writer, b *catalog.Backup) {
 	s := b.Source
 	add("Source", strings.Join(filled(source(s.Engine, s.Version), s.Address, s.Topology, s.Role), ", "))
 	add("Snapshot", strings.Join(filled(s.Dialect, by(s.Method)), ", "))
+	if s.File != "" {
+		add("File", s.File)
+	}
+	if !s.Time.IsZero() {
+		add("Written", when(s.Time)+" UTC")
+	}
+	if !b.DeleteAfter.IsZero() {
+		add("Kept until", when(b.DeleteAfter)+" UTC")
+	}
 	if s.ReplicationID != "" {
 		add("Replication", fmt.Sprintf("%s at offset %d", s.ReplicationID, s.ReplicationOffset))
 	}
@@ -96,7 +105,11 @@ func show(w io.Writer, b *catalog.Backup) {
 	if len(b.Parts) > 0 {
 		rows := [][]string{{"PART", "DIALECT", "KEYS", "SIZE", "RAW", "SHA-256 (STORED)"}}
 		for _, p := range b.Parts {
-			rows = append(rows, []string{p.Name, p.Dialect, count(p.Keys), size(p.Size), size(p.RawSize), p.SHA256})
+			name := p.Name
+			if p.Adopted {
+				name = p.Key + " (adopted)"
+			}
+			rows = append(rows, []string{name, p.Dialect, count(p.Keys), size(p.Size), size(p.RawSize), p.SHA256})
 		}
 		fmt.Fprintln(w)
 		table(w, rows...)

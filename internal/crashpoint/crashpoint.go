@@ -14,6 +14,7 @@ const (
 	BackupMidPart    = "backup-mid-part"   // some bytes of the part are with the store
 	BackupCommit     = "backup-commit"     // all bytes are with the store, nothing is committed
 	BackupCommitted  = "backup-committed"  // the part is committed, not read back
+	AdoptParsed      = "adopt-parsed"      // a part that was in the store before is parsed, not read back
 	BackupReadBack   = "backup-read-back"  // the part is read back, the manifest not written
 	BackupPublished  = "backup-published"  // the manifest is written, the lease not released
 	CopyRegistered   = "copy-registered"   // the target store's catalog knows of the copy, nothing is copied
@@ -30,6 +31,6 @@ const (
 // All lists the places.
 func All() []string {
 	return []string{BackupLeased, BackupRegistered, BackupSnapshot, BackupFirstByte, BackupMidPart, BackupCommit,
-		BackupCommitted, BackupReadBack, BackupPublished, CopyRegistered, CopyMidPart, CopyCommitted, CopyReadBack, CopyPublished,
+		BackupCommitted, AdoptParsed, BackupReadBack, BackupPublished, CopyRegistered, CopyMidPart, CopyCommitted, CopyReadBack, CopyPublished,
 		DeleteMarked, DeleteObjects, SweepMarked, RestoreVerified}
 }
