@@ -135,10 +135,10 @@ func (d *download) accept(resp *http.Response, known *identity) error {
 // sound refuses an answer whose bytes are not those of the object, or whose end can't be told from a cut.
 func (d *download) sound(resp *http.Response) error {
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return d.fail(ErrStatus, "store the object without a Content-Encoding", "the server sends it encoded (Content-Encoding: %s), which was not asked for", d.trail.quote(coding))
+		return d.fail(ErrNotSnapshot, "store the object without a Content-Encoding", "the server sends it encoded (Content-Encoding: %s), which was not asked for", d.trail.quote(coding))
 	}
 	if resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
-		return d.fail(ErrStatus, "serve the file with a Content-Length", "the server doesn't say how long it is, so that its end can't be told from a cut")
+		return d.fail(ErrCut, "serve the file with a Content-Length", "the server doesn't say how long it is, so that its end can't be told from a cut")
 	}
 	return nil
 }
@@ -203,6 +203,9 @@ func (d *download) step(p []byte) (int, error) {
 	return n, nil
 }
 
+// whyCut returns the last reason why the transfer was cut.
+func (d *download) whyCut() error { return explain(d.o.url, d.trail, d.cut).(*Error).Err }
+
 // resume asks for the rest.
 func (d *download) resume() error {
 	if d.off-d.cutAt >= progress {
@@ -211,13 +214,13 @@ func (d *download) resume() error {
 	if d.row == 0 {
 		d.cutAt = d.off
 	}
-	why := explain(d.o.url, d.trail, d.cut).(*Error).Err
+	why := d.whyCut()
 	tuning := d.o.from.tuning
 	if d.row++; d.row >= tuning.tries {
-		return d.fail(ErrCut, "the server or the network doesn't hold: try again later", "%d times in a row at byte %d, last: %w", d.row, d.off, why)
+		return d.fail(ErrCut, "the server or the network doesn't hold: try again later", "%d times in a row, at byte %d at last: %w", d.row, d.off, why)
 	}
 	if d.off > 0 && d.id.validator() == "" {
-		return d.fail(ErrCut, "", "at byte %d, and the server gave no strong ETag and no Last-Modified by which to ask for the rest: %w", d.off, why)
+		return d.fail(ErrCut, "try again, or serve the file by a server that knows ranges", "at byte %d, and the server gave no strong ETag and no Last-Modified to ask for the rest by: %w", d.off, why)
 	}
 	d.o.from.log.InfoContext(d.ctx, "a transfer was cut and goes on", "url", shown(d.o.url), "offset", d.off, "error", why)
 	if err := clock.Sleep(d.ctx, backoff(tuning.least, tuning.most, d.row-1, nil)); err != nil {
@@ -247,7 +250,7 @@ func (d *download) rest(resp *http.Response) error {
 		if how := d.id.differs(now); how != "" {
 			return d.fail(ErrChanged, "start again when nobody writes it", "%s", how)
 		}
-		return d.fail(ErrCut, "the file has to come in one piece: try again, or serve it by a server that sends ranges", "at byte %d, and the server sends it from the start only", d.off)
+		return d.fail(ErrCut, "try again, or serve the file by a server that knows ranges", "at byte %d, and the server doesn't send the rest alone: %w", d.off, d.whyCut())
 	default:
 		return refusedBy(d.o.url, d.trail, resp, false)
 	}

@@ -26,8 +26,8 @@ var (
 	ErrChanged = errors.New("the object was changed meanwhile")
 	// ErrTooLarge: there is more than Config.MaxBytes.
 	ErrTooLarge = errors.New("larger than allowed")
-	// ErrCut: the transfer ended early and could not be continued.
-	ErrCut = errors.New("the transfer was cut")
+	// ErrCut: the transfer ended early and could not be continued, or its end can't be told.
+	ErrCut = errors.New("the transfer is not whole")
 )
 
 // An Error tells what failed, where, and what to do. It never holds a URL's query.
@@ -40,7 +40,7 @@ type Error struct {
 
 // Error tells all of it in one line.
 func (e *Error) Error() string {
-	text := e.URL + ": " + e.Err.Error()
+	text := "fetch: " + e.URL + ": " + e.Err.Error()
 	if e.Hint != "" {
 		text += ": " + e.Hint
 	}
@@ -82,6 +82,8 @@ func explain(u *url.URL, t *trail, err error) error {
 		out.Hint = "the server refused our side of TLS: it may want a client certificate, see Policy.TLS"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		out.Hint = "check the host's name"
+	case errors.Is(err, io.EOF):
+		out.Hint = "the server closed the connection without an answer: check host and port, and whether they want https"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		out.Hint = "nothing listens there: check host and port"
 	}
@@ -183,8 +185,6 @@ func statusHint(code int, signed, sending bool) string {
 		return "check that the URL was copied whole; the server may want headers that the URL was signed with"
 	case code == http.StatusRequestedRangeNotSatisfiable:
 		return "the object is shorter than it was"
-	case code/100 == 3:
-		return "the redirect could not be followed"
 	case transientStatus(code):
 		return "it may be well again later"
 	}

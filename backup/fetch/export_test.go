@@ -19,6 +19,12 @@ func QuickPut(o PutOptions) *PutOptions {
 	return &o
 }
 
+// PutOnce makes a Put try once.
+func PutOnce(o PutOptions) *PutOptions {
+	o.tuning = &tuning{tries: 1}
+	return &o
+}
+
 // Dialing returns the policy with a look at what it would connect to; an error keeps it from that.
 func (p Policy) Dialing(f func(netip.AddrPort) error) Policy {
 	p.dialing = f

@@ -120,7 +120,7 @@ func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 	}
 	if err := open(ctx); err != nil {
 		sn.Close()
-		return nil, fmt.Errorf("fetch: %w", err)
+		return nil, err
 	}
 	return sn, nil
 }

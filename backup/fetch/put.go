@@ -68,10 +68,10 @@ func Put(ctx context.Context, p Policy, to string, size int64, open func() (io.R
 			resp.Body.Close()
 		}
 		if !again || try+1 >= tuning.tries {
-			return fmt.Errorf("fetch: Put: %w", err)
+			return err
 		}
 		if err := clock.Sleep(ctx, backoff(tuning.least, tuning.most, try, resp)); err != nil {
-			return fmt.Errorf("fetch: Put: %w", explain(u, up.trail, context.Cause(ctx)))
+			return explain(u, up.trail, context.Cause(ctx))
 		}
 	}
 }
@@ -134,9 +134,10 @@ func (up *upload) fail(err error) {
 
 // A checkedBody tells a failure of what is sent from one of sending, and that it has the size that was announced.
 type checkedBody struct {
-	in io.ReadCloser
-	up *upload
-	n  int64
+	in   io.ReadCloser
+	up   *upload
+	n    int64
+	once sync.Once
 }
 
 func (b *checkedBody) Read(p []byte) (int, error) {
@@ -161,4 +162,8 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *checkedBody) Close() error { return b.in.Close() }
+// Close may be called by http.Client and by its transport.
+func (b *checkedBody) Close() error {
+	b.once.Do(func() { b.in.Close() })
+	return nil
+}

@@ -53,6 +53,9 @@ func (sn *snapshot) Parts() []backup.Part {
 
 // Open opens a part, which has to be still what it was when the snapshot was taken.
 func (sn *snapshot) Open(ctx context.Context, want backup.Part) (io.ReadCloser, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, &Error{URL: shown(sn.from.main.url), Err: err}
+	}
 	p, err := sn.take(want.Name)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
@@ -63,7 +66,7 @@ func (sn *snapshot) Open(ctx context.Context, want backup.Part) (io.ReadCloser, 
 	}
 	d, err := p.o.open(sn.ctx, ctx, &sn.left, &p.id)
 	if err != nil {
-		return nil, fmt.Errorf("fetch: %w", err)
+		return nil, err // not d, which would be a reader that is nil
 	}
 	return d, nil
 }
@@ -204,12 +207,12 @@ func (r *remote) siblings(summary *object) error {
 	count := -1
 	for e, err := range rdb.NewReader(f, nil).Entries() {
 		if err != nil {
-			return fmt.Errorf("%s: %w", shown(summary.url), err)
+			return &Error{URL: shown(summary.url), Err: err}
 		}
 		if e.Kind == rdb.KindAux && string(e.Key) == "shard-count" {
 			n, err := strconv.ParseUint(string(e.Value), 10, 16)
 			if err != nil || n > 9999 {
-				return fmt.Errorf("%s: %w: shard-count is %.20q", shown(summary.url), rdb.ErrCorrupt, e.Value)
+				return &Error{URL: shown(summary.url), Err: fmt.Errorf("%w: shard-count is %.20q", rdb.ErrCorrupt, e.Value)}
 			}
 			count = int(n)
 		}

@@ -16,7 +16,7 @@ const window = 8
 const maxQuote = 300
 
 // withheld stands for a text that isn't shown.
-const withheld = "(its text quotes the URL and is withheld)"
+const withheld = "[withheld, for it quotes the URL]"
 
 // A trail knows the secrets of all URLs that a request came to. Servers and libraries quote URLs, whole, cut, escaped and
 // re-ordered; what they write is shown only if nothing of these secrets is in it.
