@@ -51,7 +51,8 @@ type RestoreRequest struct {
 	Compare restore.Compare
 
 	// When data is replaced, it is backed up before, as a backup of kind "safety" of the data store TargetStore; empty: that of
-	// Backup. NoSafetyBackup leaves that out. With a Loader of the caller's there is none either, unless To is set as well.
+	// Backup. It is encrypted for Config.Recipients; if Backup is encrypted and there are none of these, the restore is refused.
+	// NoSafetyBackup leaves that out. With a Loader of the caller's there is none either, unless To is set as well.
 	NoSafetyBackup bool
 	TargetStore    string
 
@@ -163,6 +164,10 @@ func (s *Service) restoreOptions(at *place, b *catalog.Backup, q *RestoreRequest
 
 // safetyBackup backs up what a target holds, before it is replaced, into the store that has what replaces it.
 func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backup, q *RestoreRequest) (catalog.ID, error) {
+	if len(of.Recipients) > 0 && len(s.cfg.Recipients) == 0 {
+		// Who encrypts backups of this data doesn't expect to find some of it in the store as it is.
+		return "", errors.New("the backup to be restored is encrypted, and this one wouldn't be: set Config.Recipients, or leave the safety backup out")
+	}
 	snapshotter, err := replica.New(replica.Config{Options: q.To, Prefer: replica.PreferPrimary, Logger: s.cfg.Logger})
 	if err != nil {
 		return "", err

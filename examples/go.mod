@@ -3,6 +3,7 @@ module github.com/amberkv/amber/examples
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2
 	github.com/amberkv/amber v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/schollz/progressbar/v3 v3.19.1
@@ -57,6 +58,7 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/amberkv/amber/storage/blobstore v0.0.0
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect

@@ -15,6 +15,7 @@ import (
 func (a *app) backupCommand() *cobra.Command {
 	var (
 		from     serverFlags
+		sealed   sealFlags
 		id, name string
 		about    string
 		prefer   string
@@ -26,7 +27,10 @@ func (a *app) backupCommand() *cobra.Command {
 		Short: "Back up a server",
 		Long: `Back up a Redis or Valkey server: take a snapshot as a replica does, prove it on its way, store it, read it back.
 
-The backup is listed when all that is done, and not before. One data store has one backup at a time.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
+The backup is listed when all that is done, and not before. One data store has one backup at a time.
+
+With --encrypt-to the backup is encrypted for age public keys, of which any opens it: this machine needs no secret. "amberctl keygen" makes
+a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 		Example: "  amberctl --store file:///var/backups backup --from redis://user:pw@host:6379 --id orders --name before-upgrade",
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,7 +68,11 @@ The backup is listed when all that is done, and not before. One data store has o
 			if q.From, err = a.options(&from); err != nil {
 				return err
 			}
-			svc, done, err := a.service(cmd.Context(), amber.Config{LeaseTTL: leaseTTL})
+			cfg := amber.Config{LeaseTTL: leaseTTL}
+			if err := a.sealing(&sealed, &cfg); err != nil {
+				return err
+			}
+			svc, done, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -88,6 +96,7 @@ The backup is listed when all that is done, and not before. One data store has o
 		},
 	}
 	from.add(cmd, "from", "the server to back up")
+	sealed.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
 	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters")

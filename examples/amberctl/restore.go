@@ -24,6 +24,8 @@ import (
 // restoreFlags are what the command line says about a restore.
 type restoreFlags struct {
 	to                 serverFlags
+	opened             openFlags
+	safety             sealFlags // of the backup of what the target holds
 	id, method         string
 	listenCert, lisKey string
 	replace, dryRun    bool
@@ -51,7 +53,7 @@ What the target can't hold, and other things that somebody should agree to, are 
 accepted by their names: --accept field-expiry, or --accept all.
 
 A target that holds data is refused, unless --replace says to let go of all of it, of which a backup is made before, or
---merge says what becomes of keys that both have.
+--merge says what becomes of keys that both have. If BACKUP is encrypted, that backup has to be as well: --encrypt-to says for whom.
 
 With --method feed the server replicates from amberctl for the time of the restore, so it has to reach this machine: --listen and
 --advertise say how, where that is not evident. With --method command it is sent commands, which clusters and managed services need. The
@@ -70,7 +72,14 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 			if err := a.restoreRequest(cmd, &f, &q); err != nil {
 				return err
 			}
-			svc, done, err := a.service(cmd.Context(), amber.Config{})
+			var cfg amber.Config
+			if err := a.opening(&f.opened, &cfg); err != nil {
+				return err
+			}
+			if err := a.sealing(&f.safety, &cfg); err != nil {
+				return err
+			}
+			svc, done, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -79,7 +88,10 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 		},
 	}
 	f.to.add(cmd, "to", "the server that takes the data, or any node of the cluster that does")
+	f.opened.add(cmd)
 	flags := cmd.Flags()
+	flags.StringArrayVar(&f.safety.encryptTo, "encrypt-to", nil, "with --replace, "+encryptToHelp)
+	flags.StringVar(&f.safety.signKey, "sign-key", "", "with --replace, "+signKeyHelp)
 	flags.StringVar(&f.id, "id", "", "the data store, if BACKUP is a name or latest")
 	flags.StringVar(&f.method, "method", "auto", "how the data goes into the server: auto, feed or command")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "prove the backup, look at the target, and tell what would be done")
@@ -129,6 +141,11 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 	}
 	if f.replace {
 		q.Conflict = restore.Replace
+	}
+	for _, name := range []string{"encrypt-to", "sign-key"} {
+		if cmd.Flags().Changed(name) && (!f.replace || q.NoSafetyBackup) {
+			return usagef("--%s is for the backup that --replace makes of what the target holds", name)
+		}
 	}
 	switch f.expiry {
 	case "keep", "drop", "shift":

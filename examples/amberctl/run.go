@@ -17,6 +17,7 @@ import (
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/seal"
 )
 
 // The exit statuses.
@@ -91,7 +92,7 @@ standard output, as one JSON document with --json; progress and errors go to sta
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing but the necessary")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what happens")
 	root.AddCommand(a.backupCommand(), a.importCommand(), a.listCommand(), a.showCommand(), a.verifyCommand(), a.restoreCommand(),
-		a.copyCommand(), a.deleteCommand(), a.sweepCommand(), a.doctorCommand(), a.rdbCommand())
+		a.copyCommand(), a.deleteCommand(), a.sweepCommand(), a.keygenCommand(), a.doctorCommand(), a.rdbCommand())
 	return root
 }
 
@@ -256,6 +257,8 @@ func explain(ctx context.Context, err error, left string) error {
 		return fmt.Errorf("interrupted: %s (%w)", left, err)
 	case errors.Is(err, restore.ErrNotEmpty):
 		return fmt.Errorf("%w; --replace lets go of what is there, --merge keeps it", err)
+	case errors.Is(err, seal.ErrNoIdentity):
+		return fmt.Errorf("%w; --identity FILE says where that is, or --passphrase if it is one", err)
 	case errors.Is(err, restore.ErrNotAccepted):
 		return fmt.Errorf("%w; --accept NAME goes on all the same, --dry-run shows all points", err)
 	case errors.Is(err, catalog.ErrNotFound):

@@ -149,6 +149,9 @@ func secretsOf(args []string) []string {
 		if i := strings.Index(strings.ToLower(arg), "http"); i >= 0 && strings.Contains(arg[i:], "://") {
 			secrets = append(secrets, secretsOfURL(arg[i:])...)
 		}
+		if isSecret(arg) {
+			secrets = append(secrets, arg[strings.Index(strings.ToUpper(arg), "AGE-SECRET-KEY-"):])
+		}
 		_, rest, ok := strings.Cut(arg, "://")
 		at := strings.LastIndexByte(rest, '@')
 		if !ok || at < 0 {

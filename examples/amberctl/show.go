@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"strconv"
@@ -84,6 +85,12 @@ func show(w io.Writer, b *catalog.Backup) {
 		add("Keys", fmt.Sprintf("%s, %s with an expiry", count(b.Keys), count(b.Expires)))
 		add("Size", fmt.Sprintf("%s stored, %s raw%s", size(b.StoredBytes), size(b.RawBytes), percent(b.StoredBytes, b.RawBytes)))
 		add("Functions", strconv.FormatInt(b.Functions, 10))
+	}
+	for _, r := range b.Recipients {
+		add("Encrypted for", r)
+	}
+	if b.Signature != nil {
+		add("Signed by", base64.StdEncoding.EncodeToString(b.Signature.Key)+" (verify --trust checks it)")
 	}
 	table(w, rows...)
 	if len(b.DBs) > 0 {

@@ -16,6 +16,7 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	store := "--store=" + t.TempDir()
 	from := "--from=redis://127.0.0.1:1"
+	somebody, hybrid := publicKey(t), publicKey(t, "--hybrid")
 	for _, test := range []struct {
 		args []string
 		want string // in the error
@@ -70,6 +71,20 @@ func TestUsage(t *testing.T) {
 		{[]string{"import", store, "--list"}, "directory"},
 		{[]string{"import", store, "--list", "--id", "a", "/tmp"}, "--id"},
 		{[]string{"import", store, "--list", "/tmp", "/var"}, "2 arguments"},
+		{[]string{"backup", store, from, "--id", "a", "--compress", "19"}, `"19"`},
+		{[]string{"backup", store, from, "--id", "a", "--encrypt-to", "age1nobody"}, "age1nobody"},
+		{[]string{"backup", store, from, "--id", "a", "--encrypt-to", "AGE-SECRET-KEY-CANARY"}, "secret"},
+		{[]string{"backup", store, from, "--id", "a", "--passphrase"}, "AMBER_PASSPHRASE"},
+		{[]string{"backup", store, from, "--id", "a", "--passphrase", "--encrypt-to", somebody}, "exclude"},
+		{[]string{"backup", store, from, "--id", "a", "--encrypt-to", somebody, "--encrypt-to", hybrid}, "post-quantum"},
+		{[]string{"verify", store, "a", "--identity", "AGE-SECRET-KEY-CANARY"}, "--identity"},
+		{[]string{"verify", store, "a", "--trust", "AAAA"}, "--trust"},
+		{[]string{"verify", store, "a", "--passphrase"}, "AMBER_PASSPHRASE"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--encrypt-to", somebody}, "--replace"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--replace", "--no-safety-backup", "--sign-key", "f"}, "--sign-key"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--identity", "age-secret-key-CANARY"}, "--identity"},
+		{[]string{"keygen"}, "FILE"},
+		{[]string{"keygen", "f", "--sign", "--hybrid"}, "exclude"},
 		{[]string{"show", store}, "BACKUP"},
 		{[]string{"show", store, "a", "b"}, `"b"`},
 		{[]string{"verify", store}, "--all"},
@@ -138,6 +153,9 @@ func TestUsage(t *testing.T) {
 		status := run(t.Context(), append(test.args, "--json"), nil, &stdout, &stderr, noEnv)
 		if status != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), test.want) || !strings.Contains(stderr.String(), "--help") {
 			t.Errorf("amberctl %v: %d, want %d and %q\n%s%s", test.args, status, exitUsage, test.want, stdout.String(), stderr.String())
+		}
+		if strings.Contains(stderr.String(), "CANARY") {
+			t.Errorf("amberctl %v tells a secret: %s", test.args, stderr.String())
 		}
 	}
 }

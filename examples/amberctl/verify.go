@@ -19,21 +19,26 @@ type verified struct {
 	OK        bool          `json:"ok"`
 	Error     string        `json:"error,omitempty"`
 	Keys      int64         `json:"keys"`
-	Bytes     int64         `json:"bytes"`    // read from the store
-	RawBytes  int64         `json:"rawBytes"` // parsed
-	Duration  time.Duration `json:"duration"` // in nanoseconds
+	Bytes     int64         `json:"bytes"`            // read from the store
+	RawBytes  int64         `json:"rawBytes"`         // parsed
+	Sealed    bool          `json:"sealed,omitempty"` // it is encrypted and was not opened: only the stored bytes were hashed
+	Duration  time.Duration `json:"duration"`         // in nanoseconds
 }
 
 func (a *app) verifyCommand() *cobra.Command {
 	var (
-		id  string
-		all bool
+		open openFlags
+		id   string
+		all  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "verify BACKUP | --all",
 		Short: "Prove backups from the store alone",
 		Long: `Prove that a backup can be restored: every stored byte is read and hashed, every part decompressed, parsed to its end
 and held against its checksum, and its contents are counted and compared with the manifest.
+
+Encrypted backups are opened by --identity or --passphrase. Without either only the stored bytes are hashed: that they are those that were proved
+when the backup was made; whether somebody can still open them isn't known then.
 
 With --json the result is on standard output also when a backup doesn't verify: "ok" is false and "error" says why.` + backupArg,
 		Args:              takes(0, 1, "BACKUP"),
@@ -48,7 +53,11 @@ With --json the result is on standard output also when a backup doesn't verify: 
 			if err := checkID(id); err != nil {
 				return err
 			}
-			svc, done, err := a.service(cmd.Context(), amber.Config{})
+			var cfg amber.Config
+			if err := a.opening(&open, &cfg); err != nil {
+				return err
+			}
+			svc, done, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -67,6 +76,7 @@ With --json the result is on standard output also when a backup doesn't verify: 
 			return errors.Join(err, a.print(v, func(w io.Writer) { verifyTable(w, v) }))
 		},
 	}
+	open.add(cmd)
 	cmd.Flags().StringVar(&id, "id", "", "the data store, if BACKUP is a name, or with --all")
 	cmd.Flags().BoolVar(&all, "all", false, "every backup that is ready")
 	return cmd
@@ -82,7 +92,7 @@ func (a *app) verify(cmd *cobra.Command, svc *amber.Service, id catalog.ID) (ver
 		return verified{ID: id, Error: err.Error()}, err
 	}
 	return verified{ID: id, DataStore: proof.Backup.DataStore, Name: proof.Backup.Name, OK: true, Keys: proof.Keys,
-		Bytes: proof.StoredBytes, RawBytes: proof.RawBytes, Duration: proof.Duration}, nil
+		Bytes: proof.StoredBytes, RawBytes: proof.RawBytes, Sealed: proof.Sealed, Duration: proof.Duration}, nil
 }
 
 func (a *app) verifyAll(cmd *cobra.Command, svc *amber.Service, id string) error {
@@ -116,7 +126,11 @@ func verifyTable(w io.Writer, results ...verified) {
 			rows = append(rows, []string{string(v.ID), "FAILED"})
 			continue
 		}
-		rows = append(rows, []string{string(v.ID), "ok", count(v.Keys), size(v.Bytes), tookFor(v.Duration, v.RawBytes)})
+		result, read := "ok", v.RawBytes
+		if v.Sealed {
+			result, read = "ok, not opened", v.Bytes
+		}
+		rows = append(rows, []string{string(v.ID), result, count(v.Keys), size(v.Bytes), tookFor(v.Duration, read)})
 	}
 	table(w, rows...)
 }
