@@ -37,6 +37,7 @@ type importFlags struct {
 	caCert          string
 	maxBytes        int64
 	leaseTTL        time.Duration
+	sealed          sealFlags
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -80,7 +81,11 @@ starts.`,
 				return err
 			}
 			defer done()
-			svc, end, err := a.service(cmd.Context(), amber.Config{LeaseTTL: f.leaseTTL, Web: policy})
+			cfg := amber.Config{LeaseTTL: f.leaseTTL, Web: policy}
+			if err := a.sealing(&f.sealed, &cfg); err != nil {
+				return err
+			}
+			svc, end, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -107,6 +112,7 @@ starts.`,
 			})
 		},
 	}
+	f.sealed.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
 	flags.StringVar(&f.name, "name", "", "a name for the backup, of the same characters")
@@ -210,6 +216,8 @@ func (f *importFlags) check() error {
 		return usagef("--description has %d bytes, the limit is 1000", len(f.about))
 	case f.adopt && f.fromStore != "":
 		return usagef("--adopt and --from-store exclude each other: what is adopted lies in --store")
+	case f.adopt && (len(f.sealed.encryptTo) > 0 || f.sealed.passphrase):
+		return usagef("--adopt leaves the file as it is, so it can't be encrypted: leave one of them out")
 	case f.dbfilename != "":
 		return usagef("--dbfilename goes with --list")
 	case f.maxBytes < 0:

@@ -151,7 +151,14 @@ func TestSealed(t *testing.T) {
 			t.Errorf("%d, %s", status, p.stderr.String())
 		}
 	})
-	if v := parse[[]verified](t, c, exitDone, "verify", "--all", "--identity", oneFile, "--trust", signed); len(v) != 2 || !v[0].OK || v[0].Sealed {
+	// So is what is imported.
+	dump := filepath.Join(t.TempDir(), "dump.rdb")
+	c.run(t, exitDone, "restore", id, "--identity", oneFile, "--file", dump)
+	imported := parse[catalog.Backup](t, c, exitDone, "import", "--id", "copies", dump, "--encrypt-to", one, "--sign-key", signFile)
+	if len(imported.Recipients) != 1 || imported.Signature == nil || imported.Keys != b.Keys {
+		t.Errorf("imported: %+v", imported)
+	}
+	if v := parse[[]verified](t, c, exitDone, "verify", "--all", "--identity", oneFile, "--trust", signed); len(v) != 3 || !v[0].OK || v[0].Sealed {
 		t.Errorf("the backup and that of what the target held: %+v", v)
 	}
 	if diff := testserver.Diff(want, testserver.Snapshot(t, target.Client(t))); diff != "" {

@@ -68,6 +68,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"import", store, "--id", "a", "--allow-private", "here", "https://example.com/dump.rdb"}, "--allow-private"},
 		{[]string{"import", store, "--id", "a", "--max-bytes", "-1", "https://example.com/dump.rdb"}, "--max-bytes"},
 		{[]string{"import", store, "--id", "a", "--dbfilename", "dump", "dump.rdb"}, "--list"},
+		{[]string{"import", store, "--id", "a", "--adopt", "--encrypt-to", somebody, "dump.rdb"}, "encrypted"},
+		{[]string{"import", store, "--id", "a", "--compress", "lz4", "/dev/null"}, `"lz4"`},
 		{[]string{"import", store, "--list"}, "directory"},
 		{[]string{"import", store, "--list", "--id", "a", "/tmp"}, "--id"},
 		{[]string{"import", store, "--list", "/tmp", "/var"}, "2 arguments"},
