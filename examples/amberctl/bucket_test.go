@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/amberkv/amber/internal/teststore"
+	"github.com/amberkv/amber/storage/blobstore/azurestore"
+	"github.com/amberkv/amber/storage/blobstore/gcsstore"
 )
 
 // newS3Ctl calls the program with a bucket of its own, on a server of its own that keeps objects as files.
@@ -16,6 +18,49 @@ func newS3Ctl(t *testing.T, env ...string) *ctl {
 	bucket := s.Bucket("backups")
 	return &ctl{store: filepath.Join(s.Objects(bucket), "nightly"), url: "s3://" + bucket + "/nightly?endpoint=" + s.URL,
 		env: append(s3Env(teststore.S3AccessKey, teststore.S3SecretKey), env...)}
+}
+
+// newGCSCtl calls the program with a bucket of a server that speaks GCS.
+func newGCSCtl(t *testing.T, env ...string) *ctl {
+	s := teststore.StartGCS(t)
+	bucket := s.Bucket("backups")
+	look, err := gcsstore.New(t.Context(), gcsstore.Config{Bucket: bucket, Prefix: "nightly", Endpoint: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { look.Close() })
+	return &ctl{bucket: look, url: "gs://" + bucket + "/nightly", env: append([]string{"STORAGE_EMULATOR_HOST=" + s.Addr}, env...)}
+}
+
+// newAzureCtl calls the program with a container of a server that speaks Azure's protocol.
+func newAzureCtl(t *testing.T, env ...string) *ctl {
+	s := teststore.StartAzure(t)
+	name := teststore.Container(t, s, "backups")
+	endpoint := s.URL + "/" + teststore.AzureAccount
+	look, err := azurestore.New(t.Context(), azurestore.Config{Account: teststore.AzureAccount, Key: teststore.AzureKey, Endpoint: endpoint, Container: name, Prefix: "nightly"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { look.Close() })
+	return &ctl{bucket: look, url: "azblob://" + name + "/nightly?endpoint=" + endpoint,
+		env: append([]string{"AZURE_STORAGE_ACCOUNT=" + teststore.AzureAccount, "AZURE_STORAGE_KEY=" + teststore.AzureKey}, env...)}
+}
+
+// The doctor finds nothing wrong with servers that speak GCS and Azure.
+func TestDoctorBuckets(t *testing.T) {
+	for name, where := range map[string]func(*testing.T, ...string) *ctl{"GCS": newGCSCtl, "Azure": newAzureCtl} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := where(t)
+			d := parse[examined](t, c, exitDone, "doctor", "--verbose")
+			if !d.OK || len(d.Facts) == 0 || len(with(d.Diagnosis, "ok")) != len(d.Findings) {
+				t.Errorf("the doctor finds %+v", d.Diagnosis)
+			}
+			if left := c.objects(t); len(left) > 0 {
+				t.Errorf("the doctor left %v", left)
+			}
+		})
+	}
 }
 
 // s3Env is an environment in which nothing of the machine's own configuration of AWS has a part.

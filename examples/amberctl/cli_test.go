@@ -17,13 +17,14 @@ import (
 
 func TestMainPath(t *testing.T) {
 	for _, test := range []struct {
-		version string
-		where   func(*testing.T, ...string) *ctl
+		version, store string
+		where          func(*testing.T, ...string) *ctl
 	}{
-		{"redis-7.0", newCtl}, {"redis-8.0", newCtl}, {"valkey-9.1", newCtl}, {"valkey-8.1", newS3Ctl},
+		{"redis-7.0", "directory", newCtl}, {"redis-8.0", "directory", newCtl}, {"valkey-9.1", "directory", newCtl},
+		{"valkey-8.1", "S3", newS3Ctl}, {"redis-8.0", "GCS", newGCSCtl}, {"valkey-9.1", "Azure", newAzureCtl},
 	} {
 		version := test.version
-		t.Run(version, func(t *testing.T) {
+		t.Run(version+" "+test.store, func(t *testing.T) {
 			t.Parallel()
 			c := test.where(t)
 			source, target := testserver.Start(t, version), testserver.Start(t, version)

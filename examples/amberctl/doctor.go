@@ -37,21 +37,22 @@ tells how the store is reached: endpoint, region, and where the credentials came
 The exit status is 1 if a check failed. A warning is not a failure.`,
 		Example: `  amberctl doctor --store file:///var/backups
 
-  # AWS S3; credentials as the aws command finds them: environment, shared files, web identity, container, instance
-  AWS_REGION=eu-central-1 amberctl doctor --store s3://bucket/backups
+  # AWS S3; credentials as the aws command finds them: environment, ~/.aws (profile=NAME), web identity, container.
+  # ec2_metadata=true asks the EC2 instance as well.
+  amberctl doctor --store 's3://bucket/backups?region=eu-central-1'
 
   # MinIO, Ceph and others that speak S3
-  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
-    amberctl doctor --store 's3://bucket/backups?preset=minio&endpoint=https://minio.example.com:9000'
+  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…
+  amberctl doctor --store 's3://bucket/backups?preset=minio&endpoint=https://minio.example.com:9000'
 
   # Cloudflare R2
-  amberctl doctor --store 's3://bucket/backups?preset=r2&endpoint=https://ACCOUNT.r2.cloudflarestorage.com'
+  amberctl doctor --store 's3://bucket/backups?endpoint=ACCOUNT.r2.cloudflarestorage.com'
 
-  # Google Cloud Storage; credentials as gcloud auth application-default login leaves them
+  # Google Cloud Storage; credentials as of 'gcloud auth application-default login', or GOOGLE_APPLICATION_CREDENTIALS
   amberctl doctor --store gs://bucket/backups
 
-  # Azure Blob Storage
-  AZURE_STORAGE_ACCOUNT=… AZURE_STORAGE_KEY=… amberctl doctor --store azblob://container/backups`,
+  # Azure Blob Storage; credentials as of 'az login', or AZURE_STORAGE_KEY
+  amberctl doctor --store 'azblob://container/backups?account=NAME'`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

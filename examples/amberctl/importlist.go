@@ -34,13 +34,9 @@ func (a *app) listDumps(cmd *cobra.Command, f *importFlags, args []string) error
 	case where == "":
 		where = args[0]
 	}
-	local := !strings.Contains(where, "://") || strings.HasPrefix(where, "file://")
+	dir, local := storeDir(where)
 	if local {
 		// A directory that is looked at is not made.
-		dir, err := storeDir(where)
-		if err != nil {
-			return err
-		}
 		if info, err := os.Stat(dir); err != nil {
 			return err
 		} else if !info.IsDir() {

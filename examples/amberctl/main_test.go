@@ -19,6 +19,7 @@ import (
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/storage"
 )
 
 // The programs under test: as users get it, and one that can be killed at named places.
@@ -59,9 +60,10 @@ func TestMain(m *testing.M) {
 
 // A ctl calls the program with a store of its own.
 type ctl struct {
-	store string // the directory where the objects are files, for a look from outside
-	url   string // for --store
-	env   []string
+	store  string        // the directory where the objects are files, for a look from outside
+	bucket storage.Store // for such a look if the server keeps no files
+	url    string        // for --store
+	env    []string
 }
 
 func newCtl(t *testing.T, env ...string) *ctl {
@@ -198,6 +200,15 @@ func (c *ctl) restores(t *testing.T, id, version string, want map[string]string)
 func (c *ctl) objects(t *testing.T) []string {
 	t.Helper()
 	var keys []string
+	if c.bucket != nil {
+		for info, err := range c.bucket.List(t.Context(), "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, info.Key)
+		}
+		return keys
+	}
 	if _, err := os.Stat(c.store); errors.Is(err, fs.ErrNotExist) {
 		return nil // a prefix without objects
 	}

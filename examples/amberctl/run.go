@@ -72,6 +72,10 @@ func (a *app) root() *cobra.Command {
 		Long: `Amberctl backs up living Redis and Valkey servers over the network, proves every backup while it is made, keeps it in
 a store, and puts it back.
 
+A store is a directory, or a bucket of S3 and what speaks its protocol, of Google Cloud Storage or of Azure. Its URL holds no
+secrets: credentials are found where the provider's own tools find them. 'amberctl doctor --help' shows URLs of each kind, and
+'amberctl doctor' tries a store out.
+
 The exit status is 0 when the work is done, 1 when it failed and 2 when the command line is wrong. Results go to
 standard output, as one JSON document with --json; progress and errors go to standard error.`,
 		Example: `  export AMBER_STORE=file:///var/backups
@@ -87,7 +91,7 @@ standard output, as one JSON document with --json; progress and errors go to sta
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.SetVersionTemplate("amberctl {{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.store, "store", "", "where the backups are: file:///directory, or a directory's path ($AMBER_STORE)")
+	flags.StringVar(&a.store, "store", "", "where the backups are: file:///directory or a path, s3://bucket/prefix, gs://bucket/prefix, azblob://container/prefix ($AMBER_STORE)")
 	flags.BoolVar(&a.json, "json", false, "print one JSON document")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing but the necessary")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what happens")

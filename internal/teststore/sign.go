@@ -3,10 +3,13 @@ package teststore
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -48,4 +51,36 @@ func escape(key string) string {
 		}
 	}
 	return b.String()
+}
+
+// Container makes a container on an Azure server and returns its name. The request is signed as
+// https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key says.
+func Container(t testing.TB, s *Server, name string) string {
+	t.Helper()
+	const version = "2021-12-02"
+	date := time.Now().UTC().Format(http.TimeFormat)
+	key, err := base64.StdEncoding.DecodeString(AzureKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The account is there twice: as the server's path and as the first part of the URL's.
+	resource := "/" + AzureAccount + "/" + AzureAccount + "/" + name + "\nrestype:container"
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("PUT" + strings.Repeat("\n", 12) + "x-ms-date:" + date + "\nx-ms-version:" + version + "\n" + resource))
+	req, err := http.NewRequest(http.MethodPut, s.URL+"/"+AzureAccount+"/"+name+"?restype=container", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("x-ms-date", date)
+	req.Header.Set("x-ms-version", version)
+	req.Header.Set("Authorization", "SharedKey "+AzureAccount+":"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("making container %s: %s", name, resp.Status)
+	}
+	return name
 }

@@ -162,7 +162,7 @@ const (
 	AzureKey     = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 
-// StartAzure starts an Azurite. Its clients make their containers themselves, at URL + "/" + AzureAccount.
+// StartAzure starts an Azurite. Its blob service is at URL + "/" + AzureAccount; see Container.
 func StartAzure(t testing.TB) *Server {
 	t.Helper()
 	dir := t.TempDir()

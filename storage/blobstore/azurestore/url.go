@@ -40,7 +40,7 @@ func (HTTPSOpener) OpenURL(ctx context.Context, u *url.URL) (amber.StoreCloser, 
 func open(ctx context.Context, u *url.URL, isHTTPS bool) (amber.StoreCloser, error) {
 	config, err := parse(u, isHTTPS, os.Getenv)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", blobstore.ErrURL, err)
 	}
 	s, err := New(ctx, config)
 	if err != nil {

@@ -3,6 +3,7 @@ package gcsstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"strings"
@@ -22,7 +23,7 @@ func (Opener) Scheme() string { return "gs" }
 func (Opener) OpenURL(ctx context.Context, u *url.URL) (amber.StoreCloser, error) {
 	config, err := parse(u, os.Getenv)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", blobstore.ErrURL, err)
 	}
 	s, err := New(ctx, config)
 	if err != nil {

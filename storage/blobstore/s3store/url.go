@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/blobstore"
 )
 
 // Opener opens stores by URLs of the form s3://bucket/prefix?parameter=value&…; see package blobstore. ParseURL tells the parameters.
@@ -28,7 +29,7 @@ func (Opener) Scheme() string { return "s3" }
 func (o Opener) OpenURL(ctx context.Context, u *url.URL) (storage.StoreCloser, error) {
 	cfg, err := ParseURL(u)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", blobstore.ErrURL, err)
 	}
 	if o.Config != nil {
 		o.Config(&cfg)
