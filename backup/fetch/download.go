@@ -128,6 +128,9 @@ func (d *download) accept(resp *http.Response, known *identity) error {
 		resp.Body.Close()
 		return d.tooLarge()
 	}
+	if known != nil && id.size < 0 {
+		id.size = known.size
+	}
 	d.id, d.body = id, resp.Body
 	return nil
 }

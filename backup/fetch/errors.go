@@ -26,6 +26,8 @@ var (
 	ErrChanged = errors.New("the object was changed meanwhile")
 	// ErrTooLarge: there is more than Config.MaxBytes.
 	ErrTooLarge = errors.New("larger than allowed")
+	// ErrNotSnapshot: what is at the URL is something else than a snapshot.
+	ErrNotSnapshot = errors.New("that is no snapshot")
 	// ErrCut: the transfer ended early and could not be continued, or its end can't be told.
 	ErrCut = errors.New("the transfer is not whole")
 )

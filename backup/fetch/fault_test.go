@@ -154,7 +154,7 @@ func TestBadAnswers(t *testing.T) {
 					return
 				}
 			}
-		}, nil, "header"},
+		}, nil, "exceeded 65536 bytes"},
 		"heads without end": {func(_ int, _ string, c net.Conn) {
 			for {
 				if _, err := io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nX: "+canary+"\r\n\r\n"); err != nil {
@@ -181,6 +181,11 @@ func TestBadAnswers(t *testing.T) {
 			c.Write(file)
 		}, fetch.ErrCut, "no strong ETag"},
 
+		"a cut, changed just now": {func(n int, _ string, c net.Conn) {
+			now := time.Now().UTC().Format(http.TimeFormat)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nDate: "+now+"\r\nLast-Modified: "+now+"\r\nContent-Length: 999999\r\n\r\n")
+			c.Write(file)
+		}, fetch.ErrCut, "no Last-Modified to ask"},
 		"empty":             {status("200 OK", "", ""), fetch.ErrNotSnapshot, "empty"},
 		"a page":            {status("200 OK", "", "\ufeff\n <!DOCTYPE html>"+echo), fetch.ErrNotSnapshot, "web page"},
 		"compressed":        {status("200 OK", "", "\x1f\x8b\x08\x00"), fetch.ErrNotSnapshot, "compressed"},

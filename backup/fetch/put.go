@@ -22,7 +22,8 @@ type PutOptions struct {
 }
 
 // Put sends an object of size bytes to a URL, such as one that is signed for this, and returns nil when the server has
-// taken it. open gives the bytes from the start and is called for each try; Put closes what it gives. A failure that may pass is tried again, a redirect is followed only if it keeps the
+// taken it. open gives the bytes from the start and is called for each try; Put closes what
+// it gives, at the latest when a Read that is under way returns. A failure that may pass is tried again, a redirect is followed only if it keeps the
 // method and body (307, 308). The size is always announced, for S3 takes nothing else, and bytes that are more or fewer are an error.
 //
 // The error is an *Error, or the one of open or of reading what it gave. It doesn't hold the URL's query.
@@ -50,6 +51,9 @@ func Put(ctx context.Context, p Policy, to string, size int64, open func() (io.R
 		resp, err := up.send(ctx)
 		again := false
 		switch {
+		case err == nil && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusCreated || resp.StatusCode == http.StatusNoContent):
+			resp.Body.Close()
+			return nil
 		case ctx.Err() != nil:
 			err = explain(u, up.trail, context.Cause(ctx))
 		case up.source() != nil:
@@ -57,9 +61,6 @@ func Put(ctx context.Context, p Policy, to string, size int64, open func() (io.R
 		case err != nil:
 			again = transient(err)
 			err = explain(u, up.trail, err)
-		case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusCreated || resp.StatusCode == http.StatusNoContent:
-			resp.Body.Close()
-			return nil
 		default:
 			again = transientStatus(resp.StatusCode) && retryAfter(resp) <= maxRetryAfter
 			err = refusedBy(u, up.trail, resp, true)
@@ -134,13 +135,48 @@ func (up *upload) fail(err error) {
 
 // A checkedBody tells a failure of what is sent from one of sending, and that it has the size that was announced.
 type checkedBody struct {
-	in   io.ReadCloser
-	up   *upload
-	n    int64
-	once sync.Once
+	in io.ReadCloser
+	up *upload
+	n  int64
+
+	mu      sync.Mutex
+	reading bool
+	closed  bool
 }
 
+// Read and Close are called at the same time when a request fails; what open gave isn't used so, and is not to blame.
 func (b *checkedBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	b.reading = !b.closed
+	b.mu.Unlock()
+	if !b.reading {
+		return 0, errClosed
+	}
+	n, err := b.read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	if b.closed {
+		b.in.Close()
+		return 0, errClosed
+	}
+	if err != nil && err != io.EOF {
+		b.up.fail(err)
+	}
+	return n, err
+}
+
+func (b *checkedBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed && !b.reading {
+		b.in.Close()
+	}
+	b.closed = true
+	return nil
+}
+
+func (b *checkedBody) read(p []byte) (int, error) {
 	n, err := b.in.Read(p)
 	b.n += int64(n)
 	if err == nil && b.n == b.up.size {
@@ -156,14 +192,7 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 		err = fmt.Errorf("there are %d bytes, and %d were announced: %w", b.n, b.up.size, io.ErrUnexpectedEOF)
 	}
 	if err != nil && err != io.EOF {
-		b.up.fail(err)
-		return 0, err
+		n = 0
 	}
 	return n, err
-}
-
-// Close may be called by http.Client and by its transport.
-func (b *checkedBody) Close() error {
-	b.once.Do(func() { b.in.Close() })
-	return nil
 }

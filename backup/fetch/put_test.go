@@ -341,6 +341,57 @@ func TestPutHeaders(t *testing.T) {
 	}
 }
 
+// TestPutSourceIsUsedByOne: the server redirects while the source is being read. http.Client closes it then, but what open gave isn't used by
+// two, and its error is nobody's fault.
+func TestPutSourceIsUsedByOne(t *testing.T) {
+	t.Parallel()
+	h := &putServer{first: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
+		io.CopyN(io.Discard, r.Body, 1000)
+		fails(307, "Location", "/b")(w, r)
+	}}}
+	srv := serve(t, h.ServeHTTP)
+	text := strings.Repeat("amber ", 100_000)
+	var wrong, closed atomic.Int64
+	err := put(t, srv.URL+"/a.rdb"+query, int64(len(text)), func() (io.ReadCloser, error) {
+		return &exclusive{r: strings.NewReader(text), wrong: &wrong, closed: &closed}, nil
+	})
+	if err != nil || string(h.got) != text || len(h.seen) != 2 {
+		t.Errorf("%d bytes by %q, %v", len(h.got), h.seen, err)
+	}
+	if err := eventually(func() bool { return closed.Load() == 2 }); err != nil || wrong.Load() > 0 {
+		t.Errorf("%d were closed, %d while they were read", closed.Load(), wrong.Load())
+	}
+}
+
+// exclusive is slow in the middle, and must not be closed then.
+type exclusive struct {
+	r             *strings.Reader
+	reading, gone atomic.Bool
+	wrong, closed *atomic.Int64
+}
+
+func (e *exclusive) Read(p []byte) (int, error) {
+	e.reading.Store(true)
+	defer e.reading.Store(false)
+	n, err := e.r.Read(p)
+	if left := e.r.Len(); left > 500_000 && left < 550_000 {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if e.gone.Load() {
+		return 0, os.ErrClosed
+	}
+	return n, err
+}
+
+func (e *exclusive) Close() error {
+	if e.reading.Load() {
+		e.wrong.Add(1)
+	}
+	e.gone.Store(true)
+	e.closed.Add(1)
+	return nil
+}
+
 type writerFunc func()
 
 func (f writerFunc) Write(p []byte) (int, error) { f(); return len(p), nil }

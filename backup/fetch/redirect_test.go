@@ -264,6 +264,7 @@ func TestPolicyIsChecked(t *testing.T) {
 	}
 	for name, cfg := range map[string]fetch.Config{
 		"no URL": {}, "http": {URL: "http://example.com/a.rdb" + query}, "a shard": {URL: "https://example.com/dump-0000.dfs" + query},
+		"a blank": {URL: "https://example.com/a b.rdb" + query}, "a backslash": {URL: `https://example.com/a\b.rdb` + query}, "a fragment": {URL: "https://example.com/a.rdb" + query + "#" + canary},
 		"negative size": {URL: "https://example.com/a.rdb", MaxBytes: -1}, "a shard over http": {URL: "https://example.com/d-summary.dfs", More: []string{"http://example.com/d-0000.dfs" + query}},
 	} {
 		_, err := fetch.New(cfg)

@@ -157,6 +157,11 @@ func TestSetRefused(t *testing.T) {
 		_, err := newSnapshotter(t, fetch.Config{URL: srv.URL + "/dir/mini-summary.dfs" + query, Policy: loopback(),
 			MaxBytes: int64(len(whole["/dir/mini-summary.dfs"])+len(whole["/dir/mini-0000.dfs"])+len(whole["/dir/mini-0001.dfs"])) - 1}).Snapshot(t.Context())
 		refused(t, err, fetch.ErrTooLarge)
+		got, err := read(t, fetch.Config{URL: srv.URL + "/dir/mini-summary.dfs" + query, Policy: loopback(),
+			MaxBytes: int64(len(whole["/dir/mini-summary.dfs"]) + len(whole["/dir/mini-0000.dfs"]) + len(whole["/dir/mini-0001.dfs"]))})
+		if err != nil || len(got) != 3 {
+			t.Errorf("%d parts, %v", len(got), err)
+		}
 	})
 }
 

@@ -121,9 +121,6 @@ func (sn *snapshot) openFile(ctx context.Context) error {
 	return nil
 }
 
-// ErrNotSnapshot: what is at the URL is something else than a snapshot.
-var ErrNotSnapshot = errors.New("that is no snapshot")
-
 // looksRight refuses what often lies at a URL instead of an RDB file, with what to do.
 func (d *download) looksRight(head []byte) error {
 	starts := func(with string) bool { return bytes.HasPrefix(head, []byte(with)) }
@@ -152,7 +149,6 @@ func (d *download) looksRight(head []byte) error {
 // openSet finds the files of a DFS set and holds them against its summary.
 func (sn *snapshot) openSet(ctx context.Context) error {
 	r := &remote{ctx: ctx, sn: sn, objects: make(map[string]*object), seen: make(map[string]identity)}
-	r.left.Store(sn.left.Load())
 	main := sn.from.main
 	r.add(main)
 	if sn.from.more == nil {
@@ -185,7 +181,6 @@ func (sn *snapshot) openSet(ctx context.Context) error {
 type remote struct {
 	ctx     context.Context
 	sn      *snapshot
-	left    atomic.Int64
 	names   []string
 	objects map[string]*object
 	seen    map[string]identity
@@ -244,7 +239,9 @@ func (r *remote) Open(name string) (fs.File, error) {
 	if id, ok := r.seen[name]; ok {
 		known = &id
 	}
-	d, err := o.open(r.sn.ctx, r.ctx, &r.left, known)
+	var left atomic.Int64 // looking doesn't count; what comes later does
+	left.Store(r.sn.from.cfg.MaxBytes)
+	d, err := o.open(r.sn.ctx, r.ctx, &left, known)
 	var e *Error
 	if shard := o != r.sn.from.main; shard && errors.As(err, &e) {
 		switch {

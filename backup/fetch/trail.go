@@ -51,7 +51,8 @@ func (t *trail) add(u *url.URL) {
 			t.secrets[s] = true
 		}
 	}
-	for _, piece := range strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
+	_, escaped, _ := strings.Cut(u.Path, "?")
+	for _, piece := range strings.FieldsFunc(u.RawQuery+"&"+escaped, func(c rune) bool { return c == '&' || c == ';' }) {
 		key, value, _ := strings.Cut(piece, "=")
 		note(value)
 		if name := strings.ToLower(key); len(key) >= window && !strings.HasPrefix(name, "x-amz-") && !strings.HasPrefix(name, "x-goog-") {
@@ -92,7 +93,7 @@ func (t *trail) tells(text string) bool {
 	return false
 }
 
-// plain takes the escapes of URLs and HTML back and leaves letters and digits only, in lower case.
+// plain takes the escapes of URLs, HTML and JSON back and leaves letters and digits only, in lower case.
 func plain(s string) string {
 	for range 3 {
 		s = html.UnescapeString(unescape(s))
@@ -108,16 +109,23 @@ func plain(s string) string {
 	}, s)
 }
 
-// unescape is url.QueryUnescape for any text: what is no escape stays.
+// unescape takes %41, \x41 and \u0041 for the letter that they stand for; what is no escape stays.
 func unescape(s string) string {
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
-				out.WriteByte(byte(n))
-				i += 2
-				continue
-			}
+		at, n := i+1, 2
+		switch {
+		case strings.HasPrefix(s[i:], `\x`):
+			at = i + 2
+		case strings.HasPrefix(s[i:], `\u`):
+			at, n = i+2, 4
+		case s[i] != '%':
+			n = 0
+		}
+		if c, err := strconv.ParseUint(s[min(at, len(s)):min(at+n, len(s))], 16, 16); err == nil {
+			out.WriteString(string(rune(c)))
+			i = at + n - 1
+			continue
 		}
 		out.WriteByte(s[i])
 	}

@@ -80,5 +80,11 @@ func checkName(host string) error {
 	return nil
 }
 
-// shown returns what of a URL may be told: all but its query.
-func shown(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath() }
+// shown returns what of a URL may be told: all but its query, and what would be one had its ? not been escaped.
+func shown(u *url.URL) string {
+	path := u.EscapedPath()
+	if before, _, found := strings.Cut(u.Path, "?"); found {
+		path = (&url.URL{Path: before}).EscapedPath() + "…"
+	}
+	return u.Scheme + "://" + u.Host + path
+}
