@@ -304,3 +304,50 @@ func TestCrashAdopting(t *testing.T) {
 		})
 	}
 }
+
+// A bucket that a server writes itself: what lies in it is listed, by the rule of buckets, imported and adopted.
+func TestImportFromBucket(t *testing.T) {
+	t.Parallel()
+	c := newS3Ctl(t)
+	if err := os.MkdirAll(c.store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const older, newer, last = "dump-2026-08-23T11:55:03", "dump-2026-08-22T11:55:03", "dump-older"
+	for i, name := range []string{older, newer, last} {
+		writeSet(t, filepath.Join(c.store, name))
+		for _, end := range []string{"-0000.dfs", "-0001.dfs", "-summary.dfs"} {
+			at := time.Now().Add(time.Duration(i-10) * time.Minute)
+			if err := os.Chtimes(filepath.Join(c.store, name+end), at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	found := parse[[]dumpfile.Dump](t, c, exitDone, "import", "--list", "--from-store", c.url)
+	if len(found) != 3 || found[0].Name != last+"-summary.dfs" || found[0].AtStart || !found[1].AtStart || !found[1].Complete || found[1].Name != newer+"-summary.dfs" {
+		t.Fatalf("%+v", found)
+	}
+	copied := parse[catalog.Backup](t, c, exitDone, "import", "--id", "copied", "--from-store", c.url, newer+"-summary.dfs")
+	adopted := parse[catalog.Backup](t, c, exitDone, "import", "--id", "adopted", "--adopt", newer+"-summary.dfs")
+	if copied.Keys != 39 || adopted.Keys != 39 || copied.Parts[0].Adopted || !adopted.Parts[2].Adopted || adopted.Parts[2].Key != newer+"-summary.dfs" {
+		t.Errorf("%+v\n%+v", copied, adopted)
+	}
+	c.run(t, exitDone, "verify", "--all")
+	if again := parse[[]dumpfile.Dump](t, c, exitDone, "import", "--list", "--from-store", c.url); len(again) != 3 {
+		t.Errorf("with Amber's own backups beside them: %+v", again)
+	}
+	writeFile(t, filepath.Join(c.store, newer+"-0001.dfs"), readFile(t, someSet+"-0000.dfs"))
+	if _, stderr := c.run(t, exitFailed, "verify", string(adopted.ID)); !strings.Contains(stderr, "adopted") {
+		t.Errorf("after the server wrote a shard anew: %s", stderr)
+	}
+	if _, stderr := c.run(t, exitFailed, "import", "--id", "foreign", "--adopt", newer+"-summary.dfs"); !strings.Contains(stderr, newer+"-0001.dfs holds shard 0") {
+		t.Errorf("of a set that isn't whole: %s", stderr)
+	}
+	c.run(t, exitDone, "delete", string(adopted.ID))
+	c.run(t, exitDone, "sweep", "--grace", "0")
+	for _, end := range []string{"-0000.dfs", "-0001.dfs", "-summary.dfs"} {
+		if _, err := os.Stat(filepath.Join(c.store, newer+end)); err != nil {
+			t.Error(err)
+		}
+	}
+	c.run(t, exitDone, "verify", string(copied.ID))
+}
