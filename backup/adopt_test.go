@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,10 +32,30 @@ func (f found) Parts() []backup.Part {
 	return []backup.Part{{Name: "dump.rdb", Size: -1, Key: f.key}}
 }
 func (f found) Open(ctx context.Context, _ backup.Part) (io.ReadCloser, error) {
+	key := f.key
 	if f.from != "" {
-		return f.store.Open(ctx, f.from, 0, -1)
+		key = f.from
 	}
-	return f.store.Open(ctx, f.key, 0, -1)
+	r, err := f.store.Open(ctx, key, 0, -1)
+	return &foundReader{in: r}, err
+}
+
+// foundReader is an object's reader that may be closed while it is read.
+type foundReader struct {
+	mu sync.Mutex
+	in io.ReadCloser
+}
+
+func (r *foundReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.in.Read(p)
+}
+
+func (r *foundReader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.in.Close()
 }
 
 const dumpKey = "dumps/dump.rdb"

@@ -32,7 +32,8 @@ type Snapshot interface {
 
 	// Open starts reading a part; each is opened once, and the caller closes the reader. Read returns io.EOF only if the source confirmed
 	// that the part is whole; whatever ends it early is another error. A reader that isn't read for a while may hold up
-	// the source but must not make memory grow. Cancelling ctx ends a Read that waits, within a second.
+	// the source but must not make memory grow. Cancelling ctx ends a Read that waits, within a second, and so does closing the reader, which may
+	// happen at any time and more than once.
 	Open(ctx context.Context, p Part) (io.ReadCloser, error)
 
 	// Close releases everything and leaves the source without a trace of it. It may be called at any time, once or more.

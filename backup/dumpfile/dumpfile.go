@@ -32,6 +32,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/amberkv/amber/backup"
@@ -208,14 +209,17 @@ type reader struct {
 	in      io.ReadCloser
 	release func()
 
-	begin       []byte // read already
-	checksummed bool   // the stream may have a checksum, which proves it
+	mu          sync.Mutex // Close may be called while a Read waits, and more than once
+	begin       []byte     // read already
+	checksummed bool       // the stream may have a checksum, which proves it
 	last        [8]byte
 	n           int64
 	err         error
 }
 
 func (r *reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.err != nil {
 		return 0, r.err
 	}
@@ -290,10 +294,18 @@ func (r *reader) wrap(err error) error {
 	return fmt.Errorf("dumpfile: reading %s: %w", r.want.Key, err)
 }
 
+// Close ends a Read that waits.
 func (r *reader) Close() error {
+	r.release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in == nil {
+		return nil
+	}
 	if r.err == nil {
 		r.err = errClosed
 	}
-	r.release()
-	return r.in.Close()
+	in := r.in
+	r.in = nil
+	return in.Close()
 }
