@@ -40,6 +40,13 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == measureArg {
 		os.Exit(measureChild(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == getArg {
+		if err := getChild(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
@@ -49,7 +56,7 @@ func main() {
 	}
 }
 
-var sections = []string{"rdb", "crc64", "instructions", "backup", "restore", "feed", "command", "memory"}
+var sections = []string{"rdb", "crc64", "instructions", "backup", "store", "restore", "feed", "command", "memory"}
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -104,7 +111,7 @@ func run(ctx context.Context) (err error) {
 		name    string
 		measure func(context.Context, *source) error
 	}{
-		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory},
+		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"store", b.store}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory},
 	} {
 		if slices.Contains(wanted, section.name) {
 			if err := section.measure(ctx, s); err != nil {
