@@ -2,11 +2,13 @@ package blobstore
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"regexp"
 	"strings"
@@ -47,13 +49,17 @@ func (s *Store) nature(err error) error {
 	var dns *net.DNSError
 	var connection *net.OpError
 	var timeout net.Error
+	var request *url.Error // that got no answer which could be read
+	var certificate *tls.CertificateVerificationError
 	is := func(nature error) error { return fmt.Errorf("%w: %w", nature, &said{err}) }
 	code := gcerrors.Code(err)
 	switch {
 	case errors.Is(err, storage.ErrAborted):
 		return &said{err}
 	// A name that doesn't resolve is no object that doesn't exist, as some drivers have it.
-	case errors.As(err, &dns), errors.As(err, &connection), errors.As(err, &timeout) && timeout.Timeout(),
+	case errors.As(err, &certificate):
+		return &said{err}
+	case errors.As(err, &dns), errors.As(err, &request), errors.As(err, &connection), errors.As(err, &timeout) && timeout.Timeout(),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EPIPE),
 		code == gcerrors.ResourceExhausted, code == gcerrors.DeadlineExceeded:

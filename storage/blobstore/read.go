@@ -19,7 +19,7 @@ import (
 // A read that broke off is tried again this often, after a pause that doubles from the first to the last, and once more as often whenever
 // it has gone on by progress bytes.
 const (
-	tries      = 6
+	tries      = 5
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
 	progress   = 64 << 10

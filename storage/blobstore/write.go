@@ -200,7 +200,7 @@ func (w *writer) Commit(ctx context.Context) (storage.Info, error) {
 	select {
 	case <-w.done:
 		if w.err == nil {
-			return w.info(ctx), nil
+			return w.info(ctx)
 		}
 		return w.settle(ctx)
 	default:
@@ -208,17 +208,22 @@ func (w *writer) Commit(ctx context.Context) (storage.Info, error) {
 	}
 }
 
-// info returns what Commit tells of an object that is stored. That holds whatever becomes of a question about its time.
-func (w *writer) info(ctx context.Context) storage.Info {
+// info returns what Commit tells of an object that is stored. That it is stored holds whatever becomes of a question about its time.
+func (w *writer) info(ctx context.Context) (storage.Info, error) {
 	info := storage.Info{Key: w.key, Size: w.size, ModTime: w.modTime}
-	if info.ModTime.IsZero() {
-		if a, err := w.s.bucket.Attributes(ctx, w.s.opts.Prefix+w.key); err == nil {
-			info.ModTime = a.ModTime
-		} else {
-			info.ModTime = clock.System()
-		}
+	if !info.ModTime.IsZero() {
+		return info, nil
 	}
-	return info
+	a, err := w.s.bucket.Attributes(ctx, w.s.opts.Prefix+w.key)
+	switch {
+	case err != nil:
+		info.ModTime = clock.System()
+	case a.Metadata[writerKey] == w.name && a.Size != w.size:
+		return storage.Info{}, fmt.Errorf("blobstore: commit %s: the bucket has stored %d bytes of an object of %d", w.key, a.Size, w.size)
+	default:
+		info.ModTime = a.ModTime
+	}
+	return info, nil
 }
 
 // settle finds out what became of an upload that ended with an error. A client that sends a request again, because the answer to the first

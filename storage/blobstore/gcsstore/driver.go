@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -25,23 +26,57 @@ type driver struct {
 	bucket *blob.Bucket
 }
 
-// upload writes an object as gocloud does. Google sends an object piece after piece, each of which it may send again: for a small one it needs
-// less memory for that, and in the end it knows the object's time.
+// upload writes an object as gocloud does. Google's library sends an object piece after piece, each of which it may send again: for a small one it
+// needs less memory for that, and in the end it knows the object's time. It would try to begin an upload for ever, or, without IfNotExist, not
+// again at all: but the same bytes twice are no other object.
 func (d *driver) upload(ctx context.Context, key string, r io.Reader, o blobstore.Upload) error {
 	var w *storage.Writer
-	err := d.bucket.Upload(ctx, key, r, &blob.WriterOptions{
+	var failed atomic.Int32 // attempts since something got through
+	again := func(err error) bool { return storage.ShouldRetry(err) && failed.Add(1) < attempts }
+	in := &counted{Reader: r}
+	err := d.bucket.Upload(ctx, key, in, &blob.WriterOptions{
 		ContentType: "application/octet-stream", IfNotExist: o.IfNotExist, BufferSize: int(o.PartSize), Metadata: o.Metadata,
 		BeforeWrite: func(as func(any) bool) error {
-			if as(&w) && o.Size >= 0 {
+			var h **storage.ObjectHandle
+			if as(&h) {
+				*h = (*h).Retryer(storage.WithErrorFunc(again), storage.WithPolicy(storage.RetryAlways))
+			}
+			if !as(&w) {
+				return nil
+			}
+			w.ProgressFunc = func(int64) { failed.Store(0) }
+			if o.Size >= 0 {
 				w.ChunkSize = googleapi.MinUploadChunkSize
 			}
 			return nil
 		},
 	})
-	if err == nil && w != nil && w.Attrs() != nil {
-		o.Stored(w.Attrs().Updated)
+	if err != nil || w == nil || w.Attrs() == nil {
+		return err
 	}
-	return err
+	stored := w.Attrs()
+	if stored.Size != in.n {
+		// Of a server that counts a piece twice which was sent again. The object is ours, and nobody shall have it.
+		var client *storage.Client
+		if d.bucket.As(&client) {
+			err = client.Bucket(stored.Bucket).Object(stored.Name).If(storage.Conditions{GenerationMatch: stored.Generation}).Delete(ctx)
+		}
+		return errors.Join(fmt.Errorf("the service stored %d bytes of an object of %d, which was deleted", stored.Size, in.n), err)
+	}
+	o.Stored(stored.Updated)
+	return nil
+}
+
+// A counted reader counts what was read of it.
+type counted struct {
+	io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // pin makes a later read one of the same generation of the object.

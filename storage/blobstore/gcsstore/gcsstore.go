@@ -42,6 +42,7 @@ type Config struct {
 const (
 	partSize = 8 << 20 // bytes, which is what an upload holds to send it again
 	largest  = 5 << 40 // bytes of an object, says Google
+	attempts = 4       // of a request
 )
 
 // New opens a bucket. The caller closes the store. That the bucket exists, and may be used, is not checked.
@@ -66,7 +67,7 @@ func New(ctx context.Context, config Config) (*blobstore.Store, error) {
 		return nil, fmt.Errorf("gcsstore: bucket %s: no credentials that can be used: set GOOGLE_APPLICATION_CREDENTIALS to a key file, or name one: %w", config.Bucket, err)
 	}
 	// Without a limit the client tries for ever to reach a server that isn't there.
-	client.SetRetry(storage.WithMaxAttempts(4), storage.WithBackoff(gax.Backoff{Initial: 200 * time.Millisecond, Max: 3 * time.Second, Multiplier: 2}))
+	client.SetRetry(storage.WithMaxAttempts(attempts), storage.WithBackoff(gax.Backoff{Initial: 200 * time.Millisecond, Max: 3 * time.Second, Multiplier: 2}))
 	bucket, err := gcsblob.OpenBucket(ctx, nil, config.Bucket, &gcsblob.Options{Client: client, GoogleAccessID: creds.email, MakeSignBytes: creds.sign})
 	if err != nil {
 		return nil, fmt.Errorf("gcsstore: %w", err)
