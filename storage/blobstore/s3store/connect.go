@@ -108,7 +108,7 @@ func connect(ctx context.Context, cfg *Config) (*client, error) {
 		o.ContinueHeaderThresholdBytes = -1
 		// versitygw answers so if a directory goes away beneath an object, because the last other object in it is deleted at that moment.
 		o.Retryer = retry.AddWithErrorCodes(o.Retryer, "ExistingObjectIsDirectory")
-		o.APIOptions = append(o.APIOptions, c.knowBucket)
+		o.APIOptions = append(o.APIOptions, c.tellWhy)
 		switch cfg.Payload {
 		case "signed":
 			o.APIOptions = append(o.APIOptions, signPayload)

@@ -165,30 +165,29 @@ func (d *driver) signGet(ctx context.Context, key string, ttl time.Duration) (st
 	return req.URL, nil
 }
 
-// knowBucket makes HeadObject tell a bucket that doesn't exist from an object that doesn't. The answer to HEAD is 404 in both cases, and a
-// store that isn't there must not look like an empty one. The bucket is asked for once only if it is there.
-func (c *client) knowBucket(stack *middleware.Stack) error {
+// tellWhy makes HeadObject tell why it fails. The answer to HEAD has no words: it is 404 for a bucket that doesn't exist too, and a store that
+// isn't there must not look like an empty one; and one number stands for all reasons that a request can be refused for. A list of one
+// object has the words. What isn't there is asked for once only if the bucket is.
+func (c *client) tellWhy(stack *middleware.Stack) error {
 	if stack.ID() != "HeadObject" {
 		return nil
 	}
-	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("knowBucket", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("tellWhy", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 		out, meta, err := next.HandleInitialize(ctx, in)
-		head, ok := in.Parameters.(*s3.HeadObjectInput)
-		if !ok || c.seen.Load() || err != nil && !isStatus(err, http.StatusNotFound) {
-			return out, meta, err
-		}
-		if err == nil {
+		missing := isStatus(err, http.StatusNotFound)
+		switch {
+		case err == nil:
 			c.seen.Store(true)
 			return out, meta, nil
+		case missing && c.seen.Load(), !missing && !isStatus(err, http.StatusBadRequest) && !isStatus(err, http.StatusForbidden) && !isStatus(err, http.StatusMovedPermanently):
+			return out, meta, err
 		}
-		switch _, bucketErr := c.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: head.Bucket}); {
-		case bucketErr == nil:
+		_, why := c.s3.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: in.Parameters.(*s3.HeadObjectInput).Bucket, MaxKeys: aws.Int32(1)})
+		switch {
+		case why == nil:
 			c.seen.Store(true)
-		case isStatus(bucketErr, http.StatusNotFound):
-			return out, meta, &types.NoSuchBucket{Message: aws.String("The specified bucket does not exist")}
-		case isStatus(bucketErr, http.StatusForbidden): // these credentials may not ask
-		default:
-			return out, meta, bucketErr
+		case !isCode(why, "AccessDenied"): // that is for the list
+			err = why
 		}
 		return out, meta, err
 	}), middleware.Before)

@@ -28,7 +28,7 @@ var (
 		"AccessDenied", "Forbidden", "Unauthorized", "UnauthorizedAccess", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
 		"ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidClientTokenId", "InvalidIdentityToken", "RequestTimeTooSkewed",
 		"RequestExpired", "AllAccessDisabled", "AccountProblem", "NotSignedUp", "InvalidSecurity", "AuthorizationHeaderMalformed",
-		"IDPRejectedClaim", "MissingSecurityHeader", "MissingAuthenticationToken",
+		"IDPRejectedClaim", "MissingSecurityHeader", "MissingAuthenticationToken", "XAdminUserNotFound",
 	}
 	retainedCodes = []string{"ObjectLocked", "ObjectImmutable"}
 )
@@ -41,10 +41,6 @@ func (d *driver) classify(err error) error {
 	}
 	var op *smithy.OperationError
 	if !errors.As(err, &op) {
-		var bucket interface{ ErrorCode() string }
-		if errors.As(err, &bucket) && bucket.ErrorCode() == "NoSuchBucket" {
-			return fmt.Errorf("there is no bucket %s: %w", d.cfg.Bucket, bucket.(error))
-		}
 		return err
 	}
 	err = &said{err, op} // from here on as the SDK tells it
@@ -115,7 +111,7 @@ func transientStatus(err error) bool {
 // isLocked says whether the service denies something because of a retention.
 func isLocked(message string) bool {
 	m := strings.ToLower(message)
-	return strings.Contains(m, "object lock") || strings.Contains(m, "object protected") || strings.Contains(m, "worm") || strings.Contains(m, "retention period")
+	return strings.Contains(m, "by object lock") || strings.Contains(m, "object protected") || strings.Contains(m, "worm protected") || strings.Contains(m, "retention period")
 }
 
 // isConnection says whether a request failed on its way, in a manner that may be otherwise the next time.
@@ -153,6 +149,8 @@ func (d *driver) advise(err error) string {
 	var dns *net.DNSError
 	code, message := codeOf(err)
 	switch {
+	case errors.Is(err, errNoLock):
+		return "Make a bucket with object lock, and versions, which it needs from the beginning; or leave the lock off (object_lock=)."
 	case errors.Is(err, storage.ErrRetained):
 		return "The object is locked until its retention ends; delete it then. Someone who may bypass governance can delete it before, unless the mode is COMPLIANCE."
 	case strings.Contains(err.Error(), "failed to refresh cached credentials"):
@@ -169,7 +167,7 @@ func (d *driver) advise(err error) string {
 		return "The clocks of this machine and of the service are too far apart: set this machine's clock, by NTP."
 	case code == "NoSuchBucket", code == "NotFound" && !errors.Is(err, storage.ErrNotFound):
 		return "The bucket doesn't exist there: make it, or check its name, the endpoint and the region."
-	case code == "InvalidAccessKeyId", code == "InvalidClientTokenId":
+	case code == "InvalidAccessKeyId", code == "InvalidClientTokenId", code == "XAdminUserNotFound":
 		return "The service doesn't know the access key " + d.keyID() + ": check which credentials are used, and that they belong to this service."
 	case code == "SignatureDoesNotMatch":
 		return "The secret key doesn't belong to the access key " + d.keyID() + "; or a proxy in between changes headers; or the service expects another region (region=…) or way of addressing (path_style=…)."
@@ -206,5 +204,5 @@ func (d *driver) lockActions() string {
 	if d.cfg.ObjectLock == "" {
 		return ""
 	}
-	return ", and for object lock s3:PutObjectRetention, s3:GetObjectRetention, s3:DeleteObjectVersion and s3:ListBucketVersions"
+	return ", and for object lock s3:GetBucketObjectLockConfiguration, s3:PutObjectRetention, s3:GetObjectRetention, s3:DeleteObjectVersion and s3:ListBucketVersions"
 }

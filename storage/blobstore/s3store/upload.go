@@ -31,6 +31,7 @@ type driver struct {
 	*client
 	cfg    Config
 	heeded atomic.Bool // the service heeds If-None-Match
+	locks  atomic.Bool // the bucket has object lock, or may not be asked
 	// ignored is the error of creates that should be exclusive, once the service was seen to ignore that.
 	ignored atomic.Pointer[string]
 }
@@ -50,6 +51,9 @@ func (d *driver) upload(ctx context.Context, key string, r io.Reader, o blobstor
 		if text := d.ignored.Load(); text != nil {
 			return fmt.Errorf("%w: %s", errors.ErrUnsupported, *text)
 		}
+	}
+	if err := d.lockable(ctx); err != nil {
+		return err
 	}
 	if o.Size >= 0 && o.Size <= o.PartSize {
 		data, err := io.ReadAll(io.LimitReader(r, o.Size))
@@ -255,6 +259,26 @@ func isPrecondition(err error) bool {
 	var r *smithyhttp.ResponseError
 	return errors.As(err, &r) && r.HTTPStatusCode() == http.StatusPreconditionFailed
 }
+
+// lockable fails if objects should be locked and the bucket can't. Some services take a locked object into any bucket, and don't lock it.
+func (d *driver) lockable(ctx context.Context) error {
+	if d.cfg.ObjectLock == "" || d.locks.Load() {
+		return nil
+	}
+	out, err := d.s3.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &d.cfg.Bucket})
+	switch {
+	case err == nil && out.ObjectLockConfiguration != nil && out.ObjectLockConfiguration.ObjectLockEnabled == types.ObjectLockEnabledEnabled:
+	case err == nil, isCode(err, "ObjectLockConfigurationNotFoundError"):
+		return fmt.Errorf("%w: %s", errNoLock, d.cfg.Bucket)
+	case isStatus(err, http.StatusForbidden): // these credentials may not ask
+	default:
+		return err
+	}
+	d.locks.Store(true)
+	return nil
+}
+
+var errNoLock = errors.New("objects should be locked, and the bucket has no object lock")
 
 func (d *driver) retainUntil() *time.Time {
 	if d.cfg.ObjectLock == "" {
