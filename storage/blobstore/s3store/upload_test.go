@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,12 +48,21 @@ func TestParts(t *testing.T) {
 	server := teststore.StartS3(t)
 	record := newProxy(t, server)
 	var now, most atomic.Int32
+	var once sync.Once
+	three := make(chan struct{})
 	record.answer = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Has("partNumber") {
 			n := now.Add(1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
-			time.Sleep(100 * time.Millisecond) // so that those that may come together do
+			if n == 3 {
+				once.Do(func() { close(three) })
+			}
+			select {
+			case <-three:
+			case <-time.After(10 * time.Second):
+			}
+			time.Sleep(50 * time.Millisecond) // so that a fourth may come, if there is one
 			now.Add(-1)
 		}
 		return false
