@@ -90,6 +90,7 @@ type Fault struct {
 	Op   Op
 	Key  string // only calls for keys that contain it count; for a List its prefix
 	Call int    // the number of the call among those that count, from 1; 0 means every one
+	On   bool   // every call after that one fails too
 	Mode Mode
 	Byte int64         // for NoSpace
 	Err  error         // nil means ErrInjected, or what the mode says; storage.ErrTransient makes a failure for the moment
@@ -105,7 +106,7 @@ type Faulty struct {
 	faults []*Fault
 	seen   []int // calls that counted for each fault
 	calls  map[Op]int
-	fired  int
+	hits   []string
 
 	committed []string                // keys, in that order
 	remembers bool                    // there is a fault that needs deleted
@@ -134,7 +135,19 @@ func (f *Faulty) Calls(op Op) int {
 func (f *Faulty) Fired() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.fired
+	return len(f.hits)
+}
+
+// Hits returns the calls that were made to fail, in order: each as its Op, a space and its key.
+func (f *Faulty) Hits() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.hits)
+}
+
+// meets says whether a fault is for a call of the given number.
+func (fault *Fault) meets(call int) bool {
+	return fault.Call == 0 || call == fault.Call || fault.On && call > fault.Call
 }
 
 // fault counts a call and returns the fault it has to meet, or nil. A NoSpace fault decides later.
@@ -148,9 +161,9 @@ func (f *Faulty) fault(op Op, key string) *Fault {
 			continue
 		}
 		f.seen[i]++
-		if hit == nil && (fault.Call == 0 || fault.Call == f.seen[i]) {
+		if hit == nil && fault.meets(f.seen[i]) {
 			hit = fault
-			f.fired++
+			f.hits = append(f.hits, string(op)+" "+key)
 		}
 	}
 	return hit
@@ -166,7 +179,7 @@ func (f *Faulty) full(key string) *Fault {
 			continue
 		}
 		f.seen[i]++
-		if hit == nil && (fault.Call == 0 || fault.Call == f.seen[i]) {
+		if hit == nil && fault.meets(f.seen[i]) {
 			hit = fault
 		}
 	}
@@ -399,7 +412,7 @@ func (w *faultyWriter) Write(p []byte) (int, error) {
 			n, err = w.w.Write(p[:w.full.Byte-w.size])
 			if err == nil {
 				w.f.mu.Lock()
-				w.f.fired++
+				w.f.hits = append(w.f.hits, string(OpWrite)+" "+w.key)
 				w.f.mu.Unlock()
 				err = w.f.err(w.full, OpWrite, w.key)
 			}

@@ -203,3 +203,16 @@ func TestFaultyMisplaced(t *testing.T) {
 		fired(t, s, 0)
 	}
 }
+
+// TestFaultyFromThenOn: a store that fails from some call on, and tells which.
+func TestFaultyFromThenOn(t *testing.T) {
+	s := storetest.NewFaulty(memstore.New(nil), storetest.Fault{Op: storetest.OpStat, Call: 2, On: true})
+	for i, key := range []string{"a", "b", "c"} {
+		if _, err := s.Stat(t.Context(), key); errors.Is(err, storetest.ErrInjected) != (i > 0) {
+			t.Errorf("Stat %d: %v", i+1, err)
+		}
+	}
+	if got := s.Hits(); !slices.Equal(got, []string{"stat b", "stat c"}) {
+		t.Errorf("hits: %q", got)
+	}
+}
