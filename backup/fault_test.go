@@ -277,3 +277,41 @@ type lossyWriter struct {
 func (w *lossyWriter) Commit(ctx context.Context) (storage.Info, error) {
 	return storage.Info{}, w.l.commit(ctx, w.l.Store, w.key, w.Writer)
 }
+
+// A manifest that the store keeps otherwise than it was written is no backup: Run says so, and takes back what it stored.
+func TestManifestIsReadBack(t *testing.T) {
+	for _, mode := range []storetest.Mode{storetest.Flip, storetest.Cut} {
+		h := newHouse(t, storetest.NewFaulty(memstore.New(nil), storetest.Fault{Op: storetest.OpWrite, Key: "/manifest.json", Call: 1, Mode: mode}), nil)
+		if _, err := h.runner.Run(t.Context(), request(&source{data: small})); !errors.Is(err, backup.ErrStore) || !errors.Is(err, catalog.ErrCorrupt) {
+			t.Errorf("mode %v: Run: %v", mode, err)
+		}
+		if ready, parts := h.check(t), h.parts(t); len(ready) != 0 || len(parts) != 0 {
+			t.Errorf("mode %v: listed are %v, in the store %v", mode, ready, parts)
+		}
+	}
+	// If it was only read wrongly, it is a backup.
+	for call := 1; call <= 3; call++ {
+		s := storetest.NewFaulty(memstore.New(nil), storetest.Fault{Op: storetest.OpRead, Key: "/manifest.json", Call: call, Mode: storetest.Flip})
+		h := newHouse(t, s, nil)
+		b, err := h.runner.Run(t.Context(), request(&source{data: small}))
+		if ready := h.check(t); err != nil || len(ready) != 1 || ready[0].ID != b.ID {
+			t.Errorf("read wrongly the %d. time: Run: %v, listed are %v", call, err, ready)
+		}
+	}
+}
+
+// A sweep that can't find out whether a part belongs to something says so.
+func TestSweepThatCanNotLook(t *testing.T) {
+	m := memstore.New(nil)
+	key := "orders/20200101T000000.000Z-aaaa/part-0000.rdb.zst"
+	if err := storage.WriteFile(t.Context(), m, key, []byte("lost"), nil); err != nil {
+		t.Fatal(err)
+	}
+	s := storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpList, Call: 3})
+	if _, err := newHouse(t, s, nil).runner.Sweep(t.Context(), -1); !errors.Is(err, storetest.ErrInjected) {
+		t.Errorf("Sweep: %v", err)
+	}
+	if _, err := m.Stat(t.Context(), key); err != nil || s.Fired() != 1 {
+		t.Errorf("the part: %v; %d faults", err, s.Fired())
+	}
+}

@@ -388,6 +388,14 @@ func (n *run) replace(ctx context.Context, b *catalog.Backup) error {
 	if err != nil {
 		return fmt.Errorf("%w: writing the manifest: %w", ErrStore, err)
 	}
+	// The manifest is read back too: one that is not what was written is no backup. If the store can't be read now, it has still
+	// confirmed the writing.
+	switch _, _, err := n.cfg.Catalog.Get(ctx, b.ID); {
+	case errors.Is(err, catalog.ErrCorrupt) || errors.Is(err, catalog.ErrNotFound):
+		return fmt.Errorf("%w: reading back the manifest: %w", ErrStore, err)
+	case err != nil:
+		n.log.WarnContext(ctx, "the manifest is written and can't be read back now", "backup", b.ID, "error", err)
+	}
 	n.b = b
 	return nil
 }
@@ -408,11 +416,15 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 		b.Error = ErrNotSound.Error() + "; what it was is not recorded, for the data is encrypted"
 	}
 	rev, err := n.cfg.Catalog.Put(ctx, &b, n.rev)
-	if errors.Is(err, catalog.ErrConflict) {
-		var now *catalog.Backup
-		if now, _, err = n.cfg.Catalog.Get(ctx, b.ID); err == nil && now.State == catalog.StateReady {
+	for try := 0; try < 3 && errors.Is(err, catalog.ErrConflict); try++ {
+		now, at, gerr := n.cfg.Catalog.Get(ctx, b.ID)
+		if gerr == nil && now.State == catalog.StateReady {
 			n.b = now
 			return true
+		}
+		if err = gerr; errors.Is(gerr, catalog.ErrCorrupt) && at != "" {
+			// The store has kept something else than this run wrote. If that is so still, it is replaced.
+			rev, err = n.cfg.Catalog.Put(ctx, &b, at)
 		}
 	}
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {

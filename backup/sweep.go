@@ -192,6 +192,9 @@ func (r *Runner) sweepOrphans(ctx context.Context, before time.Time, rep *SweepR
 		has, asked := known[id]
 		if !asked {
 			_, _, err := r.cfg.Catalog.Get(ctx, id)
+			if err != nil && !errors.Is(err, catalog.ErrNotFound) && !errors.Is(err, catalog.ErrCorrupt) {
+				return err
+			}
 			has = !errors.Is(err, catalog.ErrNotFound) // also when it can't be read
 			known[id] = has
 		}
