@@ -210,7 +210,7 @@ func (c *Campaign) try(t testing.TB, s *scene, op *Operation, k kind, at storete
 		fault.Op, fault.Call = at, call
 		faulty = storetest.NewFaulty(w.sound, fault)
 	}
-	stall := 30 * time.Millisecond
+	stall := 100 * time.Millisecond
 	if k.cancel {
 		stall = time.Hour
 	}

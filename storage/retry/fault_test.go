@@ -488,3 +488,26 @@ func TestAbilities(t *testing.T) {
 		t.Errorf("the version that is read is %+v, want %+v", got, want)
 	}
 }
+
+// TestLateAlarm: a Create that returns just after it was given up can't be written to, and is made again.
+func TestLateAlarm(t *testing.T) {
+	m := memstore.New(nil)
+	s := &late{Store: m}
+	if err := write(t.Context(), retry.New(s, &retry.Options{Hold: 100, Stall: 20 * time.Millisecond, Wait: time.Millisecond}), "x", noise(1000), nil); err != nil || s.creates != 2 {
+		t.Errorf("%v, after %d calls of Create", err, s.creates)
+	}
+}
+
+// late is a store whose first Create returns, well, when its context has ended.
+type late struct {
+	storage.Store
+	creates int
+}
+
+func (l *late) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	w, err := l.Store.Create(ctx, key, opts)
+	if l.creates++; l.creates == 1 {
+		<-ctx.Done()
+	}
+	return w, err
+}

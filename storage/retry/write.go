@@ -105,11 +105,16 @@ func (w *writer) create() (g *guard, out storage.Writer, err error) {
 		return err
 	})
 	if err == nil {
-		if _, err = w.write(g, out, w.held); err != nil {
-			out.Abort()
-		}
+		// The alarm may have gone off as Create returned; then nothing more can be written.
+		err = g.judge("create "+w.key, w.s.opts.Stall, g.ctx.Err())
+	}
+	if err == nil {
+		_, err = w.write(g, out, w.held)
 	}
 	if err != nil {
+		if out != nil {
+			out.Abort()
+		}
 		g.end()
 		return nil, nil, err
 	}
