@@ -144,7 +144,7 @@ func TestImportBreaches(t *testing.T) {
 		{pkg("restore/loadertest", "testing", "./restore", "./storage/memstore"), "public suite"},
 		{pkg("restore/loadertest", "testing", "./restore", "github.com/google/go-cmp/cmp"), "public suite"},
 		{pkg("amber", "io"), "no room"},
-		{pkg("", "./internal/bench"), "is a program"},
+		{pkg("", "./internal/bench"), "stands on top"},
 		{tests(pkg("storage", "./catalog")), "higher floor"},
 		{tests(pkg("storage"), Module), "higher floor"},
 	} {

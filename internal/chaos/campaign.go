@@ -69,6 +69,8 @@ type Campaign struct {
 	// Full tries every kind of fault at every call. Else each call fails in one way, which Turn chooses.
 	Full bool
 	Turn int
+	// Every leaves out all but each so-many-th call, unless Full; 0: none is left out.
+	Every int
 	// Secrets must not show anywhere.
 	Secrets []string
 	// Parallel is how many faults are tried at the same time; 0: 4.
@@ -131,6 +133,9 @@ func (c *Campaign) run(t *testing.T, s *scene, op func() *Operation, used map[st
 		}
 		for call := 1; call <= calm.calls[o]; call++ {
 			total.Sites++
+			if !c.Full && c.Every > 0 && (total.Sites+c.Turn)%c.Every != 0 {
+				continue
+			}
 			if !c.Full {
 				jobs = append(jobs, job{fit[(call+c.Turn)%len(fit)], o, call})
 				continue
@@ -276,10 +281,10 @@ func (c *Campaign) try(t testing.TB, s *scene, op *Operation, k kind, at storete
 		}
 	}
 	listed := map[catalog.ID]bool{}
-	for b, err := range clean.List(ctx, catalog.Query{}) {
+	for b, err := range clean.ListAll(ctx, catalog.Query{}) {
 		if err != nil && !errors.Is(err, catalog.ErrCorrupt) {
 			wrong("listing: %v", err)
-		} else if err == nil {
+		} else if err == nil && b.Store.Name == "" {
 			listed[b.ID] = true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/filestore"
+	"github.com/amberkv/amber/storage/memstore"
 )
 
 // whole says whether everything is tried; else every call fails in one way, another one each day.
@@ -30,8 +31,17 @@ func openDirectory(t testing.TB) (storage.Store, func()) {
 	}
 }
 
+// TestCampaignInMemory fails every call, in one way each day; the whole campaign in every way.
+func TestCampaignInMemory(t *testing.T) {
+	t.Parallel()
+	c := Campaign{Open: func(testing.TB) (storage.Store, func()) { return memstore.New(nil), func() {} }, Full: whole(), Turn: time.Now().YearDay()}
+	report(t, c.Run(t))
+}
+
+// TestCampaignInDirectory fails every fifth call, others each day; the whole campaign every one in every way.
 func TestCampaignInDirectory(t *testing.T) {
-	c := Campaign{Open: openDirectory, Full: whole(), Turn: time.Now().YearDay()}
+	t.Parallel()
+	c := Campaign{Open: openDirectory, Full: whole(), Turn: time.Now().YearDay() + 1, Every: 5}
 	report(t, c.Run(t))
 }
 

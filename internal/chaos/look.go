@@ -16,6 +16,7 @@ import (
 	"io"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -284,7 +285,10 @@ func parse(stored []byte, p Part) (rdb.Stats, error) {
 	}
 }
 
-// Garbage returns the keys that no backup that is ready needs and that are not a lease: what a sweep without grace has to have removed.
+// ours matches the keys of everything that belongs to a backup; what else is in a store, but for leases, is somebody else's.
+var ours = regexp.MustCompile(`^[^/]+/\d{8}T\d{6}\.\d{3}Z-[a-z0-9]{4}/[^/]+$`)
+
+// Garbage returns the keys of Amber's that no backup that is ready needs: what a sweep without grace has to have removed.
 func (st *State) Garbage() []string {
 	needed := map[string]bool{}
 	for dir, b := range st.Backups {
@@ -300,7 +304,7 @@ func (st *State) Garbage() []string {
 	}
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(st.Objects)) {
-		if !needed[key] && !strings.HasPrefix(key, "_leases/") {
+		if !needed[key] && ours.MatchString(key) {
 			out = append(out, key)
 		}
 	}

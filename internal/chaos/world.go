@@ -106,8 +106,13 @@ type scene struct {
 	objects              map[string][]byte
 	oldest, older, newer catalog.ID // of orders; newer is the newest, and the time of all three is over
 	other                catalog.ID // of carts
-	data                 []byte     // of newer
+	archived             catalog.ID // of orders, in the archive
+	archive              storage.Store
+	data                 []byte // of newer
 }
+
+// dumpKey is that of a file that a server left in the store.
+const dumpKey = "dumps/dump.rdb"
 
 // newScene makes a scene, of which time is now: three backups of one data store, one of another, a run that died, and a part whose record is lost.
 func newScene(t testing.TB, now time.Time, data []byte) *scene {
@@ -132,6 +137,11 @@ func newScene(t testing.TB, now time.Time, data []byte) *scene {
 	s.older = make("orders", 72, small, time.Hour)
 	s.newer = make("orders", 48, data, time.Hour)
 	s.other = make("carts", 47, small, 0)
+	s.archive = memstore.New(nil)
+	if svc, err = amber.New(amber.Config{Store: s.archive, Now: clock}); err != nil {
+		t.Fatal(err)
+	}
+	s.archived = make("orders", 60, data, 0)
 	at = now.Add(-40 * time.Hour)
 	c, err := storecatalog.New(storecatalog.Config{Store: m, Now: clock})
 	if err != nil {
@@ -146,6 +156,9 @@ func newScene(t testing.TB, now time.Time, data []byte) *scene {
 		if err := storage.WriteFile(ctx, m, b.Prefix()+"part-0000.rdb.zst", []byte("begun"), nil); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := storage.WriteFile(ctx, m, dumpKey, data, nil); err != nil {
+		t.Fatal(err)
 	}
 	for info := range m.List(ctx, "") {
 		if s.objects[info.Key], err = storage.ReadFile(ctx, m, info.Key, 1<<30); err != nil {
@@ -176,9 +189,15 @@ type world struct {
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.late.Load())) }
 
+// archive is a store that nothing is deleted from, for it serves many worlds at once.
+type archive struct{ storage.Store }
+
+func (archive) Delete(context.Context, string) error { return storage.ErrRetained }
+
 // service returns a service over a store, which tries again soon and finds out within stall that a call hangs.
 func (w *world) service(s storage.Store, stall time.Duration) (*amber.Service, error) {
-	return amber.New(amber.Config{Now: w.now, Store: retry.New(s, &retry.Options{Wait: time.Millisecond, Stall: stall, Hold: 32 << 10})})
+	return amber.New(amber.Config{Now: w.now, Store: retry.New(s, &retry.Options{Wait: time.Millisecond, Stall: stall, Hold: 32 << 10}),
+		Stores: []amber.NamedStore{{Name: "archive", Store: archive{w.archive}}}})
 }
 
 // An Operation is something that a service does with its store.
@@ -200,6 +219,20 @@ func below(dataStore string, id catalog.ID) string { return dataStore + "/" + st
 
 func leases(key string) bool { return strings.HasPrefix(key, "_leases/") }
 
+// importing returns an operation that makes a backup of the file in the store.
+func importing(name string, q amber.ImportRequest) func() *Operation {
+	return func() *Operation {
+		return &Operation{Name: name, makes: true, mine: func(_ *world, key string) bool { return leases(key) },
+			do: func(ctx context.Context, w *world, s *amber.Service) (catalog.ID, error) {
+				b, err := s.Import(ctx, q)
+				if err != nil {
+					return "", err
+				}
+				return b.ID, nil
+			}}
+	}
+}
+
 // operations returns every operation, each for one use.
 func operations(names ...string) []func() *Operation {
 	all := []func() *Operation{
@@ -211,6 +244,15 @@ func operations(names ...string) []func() *Operation {
 						return "", err
 					}
 					return b.ID, nil
+				}}
+		},
+		importing("import", amber.ImportRequest{DataStore: "orders", Key: dumpKey}),
+		importing("adopt", amber.ImportRequest{DataStore: "orders", Key: dumpKey, Adopt: true}),
+		func() *Operation {
+			return &Operation{Name: "copy", makes: true, mine: func(_ *world, key string) bool { return leases(key) },
+				do: func(ctx context.Context, w *world, s *amber.Service) (catalog.ID, error) {
+					_, err := s.CopyBackup(ctx, amber.CopyBackupRequest{Backup: w.archived})
+					return w.archived, err
 				}}
 		},
 		func() *Operation {
