@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,118 +34,145 @@ func TestCrash(t *testing.T) {
 	}
 	want := testserver.Snapshot(t, source.Client(t))
 
-	for _, place := range crashpoint.All() {
+	// Once at every place in a directory and, at every third place, others each day, in S3; the whole campaign twenty times everywhere.
+	rounds, every := 1, 3
+	if os.Getenv("CAMPAIGN") != "" {
+		rounds, every = 20, 1
+	}
+	var kills, lost atomic.Int64
+	t.Cleanup(func() { t.Logf("%d kills, %d lost", kills.Load(), lost.Load()) })
+	for i, place := range crashpoint.All() {
 		if place == crashpoint.AdoptParsed {
 			continue // TestCrashAdopting gets there
 		}
-		t.Run(place, func(t *testing.T) {
-			t.Parallel()
-			c := newCtl(t)
-			first := c.backUp(t, source, "--name", "first")
-			backUp := []string{"backup", "--from", source.URL(), "--id", "orders", "--lease-ttl", "3s"}
-			crash := func(args ...string) {
-				t.Helper()
-				p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, args...)
-				if p.wait(t, patience); !p.killed() {
-					t.Fatalf("%v did not die at %s: %v\n%s", args, place, p.ProcessState, p.stderr.String())
-				}
-			}
-			listed := []string{first} // what has to be there in the end, and what may be
-			switch operation, _, _ := strings.Cut(place, "-"); operation {
-			case "backup":
-				crash(backUp...)
-				if place == crashpoint.BackupPublished {
-					listed = c.list(t)
-					if len(listed) != 2 {
-						t.Fatalf("listed: %v, want the backup that was published", listed)
-					}
-				}
-				c.listsExactly(t, listed)
-				// The dead run still has its lease: the next one is refused, until the lease has ended.
-				if _, stderr := c.run(t, exitFailed, backUp...); !strings.Contains(stderr, "being backed up already") {
-					t.Errorf("a backup while the dead run has its lease: %s", stderr)
-				}
-				listed = slices.Concat([]string{c.backUpAfterLease(t, backUp)}, listed)
-			case "delete":
-				crash("delete", first)
-				listed = nil
-				c.listsExactly(t, nil)
-				if place == crashpoint.DeleteMarked { // it can be finished by hand, and otherwise by the sweep
-					c.run(t, exitDone, "delete", first)
-				}
-				listed = []string{c.backUp(t, source)}
-			case "sweep":
-				// A run that died, and a sweep that dies over it.
-				p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + crashpoint.BackupMidPart}, backUp...)
-				if p.wait(t, patience); !p.killed() {
-					t.Fatalf("the backup did not die: %v\n%s", p.ProcessState, p.stderr.String())
-				}
-				c.run(t, exitDone, "sweep", "--grace", "0") // the dead run has its lease: nothing happens to it
-				if states := c.states(t); states[catalog.StateRunning] != 1 {
-					t.Errorf("after a sweep while the lease lasts there are %v", states)
-				}
-				testserver.Eventually(t, patience, "a sweep dies at "+place, func() error {
-					p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, "sweep", "--grace", "0")
-					if p.wait(t, patience); !p.killed() {
-						time.Sleep(time.Second)
-						return fmt.Errorf("%v: %s%s", p.ProcessState, p.stdout.String(), p.stderr.String())
-					}
-					return nil
+		for round := range rounds {
+			t.Run(fmt.Sprintf("%s/directory/%d", place, round+1), func(t *testing.T) {
+				t.Parallel()
+				killAt(t, newCtl(t), place, source, want, &kills, &lost)
+			})
+			if (i+time.Now().YearDay())%every == 0 {
+				t.Run(fmt.Sprintf("%s/S3/%d", place, round+1), func(t *testing.T) {
+					t.Parallel()
+					killAt(t, newS3Ctl(t), place, source, want, &kills, &lost)
 				})
-				if states := c.states(t); states[catalog.StateInterrupted] != 1 {
-					t.Errorf("after the sweep died there are %v", states)
-				}
-			case "copy":
-				other := &ctl{store: t.TempDir()}
-				args := []string{"copy", first, "--to-store", "file://" + other.store, "--lease-ttl", "3s"}
-				crash(args...)
-				if place == crashpoint.CopyPublished {
-					other.listsExactly(t, []string{first})
-				} else {
-					// It isn't listed, and still has its lease: another copy is refused, and a sweep leaves it alone, until the lease has ended.
-					other.listsExactly(t, nil)
-					if _, stderr := c.run(t, exitFailed, args...); !strings.Contains(stderr, "being backed up already") {
-						t.Errorf("a copy while the dead one has its lease: %s", stderr)
-					}
-					other.run(t, exitDone, "sweep", "--grace", "0")
-					if states := other.states(t); states[catalog.StateRunning] != 1 {
-						t.Errorf("after a sweep while the lease lasts there are %v", states)
-					}
-				}
-				testserver.Eventually(t, patience, "a copy is made after the lease has ended", func() error {
-					p := c.start(t, program, nil, args...)
-					if p.wait(t, patience) != exitDone {
-						time.Sleep(500 * time.Millisecond)
-						return errors.New(p.stderr.String())
-					}
-					return nil
-				})
-				other.listsExactly(t, []string{first})
-				other.onlyBackups(t)
-				other.run(t, exitDone, "sweep", "--grace", "0")
-				other.restores(t, first, crashVersion, want)
-			case "restore":
-				target := testserver.Start(t, crashVersion)
-				testserver.Generate(t, target.Client(t), 30, 8)
-				before := testserver.Snapshot(t, target.Client(t))
-				crash("restore", first, "--to", target.URL(), "--replace")
-				if diff := testserver.Diff(before, testserver.Snapshot(t, target.Client(t))); diff != "" {
-					t.Errorf("the target was touched:\n%s", diff)
-				}
-			default:
-				t.Fatalf("nobody knows how to get to %s", place)
 			}
-			c.listsExactly(t, listed)
-			c.run(t, exitDone, "sweep", "--grace", "0")
-			c.onlyBackups(t)
-			c.listsExactly(t, listed)
-			if len(listed) > 1 {
-				listed = listed[:len(listed)-1] // the oldest is the same in all of these tests, and verified
+		}
+	}
+}
+
+// killAt kills the program at a place, and looks at what that leaves.
+func killAt(t *testing.T, c *ctl, place string, source *testserver.Server, want map[string]string, kills, lost *atomic.Int64) {
+	defer func() {
+		if t.Failed() {
+			lost.Add(1)
+		}
+	}()
+	first := c.backUp(t, source, "--name", "first")
+	backUp := []string{"backup", "--from", source.URL(), "--id", "orders", "--lease-ttl", "3s"}
+	crash := func(args ...string) {
+		t.Helper()
+		p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, args...)
+		if p.wait(t, patience); !p.killed() {
+			t.Fatalf("%v did not die at %s: %v\n%s", args, place, p.ProcessState, p.stderr.String())
+		}
+		kills.Add(1)
+	}
+	listed := []string{first} // what has to be there in the end, and what may be
+	switch operation, _, _ := strings.Cut(place, "-"); operation {
+	case "backup":
+		crash(backUp...)
+		if place == crashpoint.BackupPublished {
+			listed = c.list(t)
+			if len(listed) != 2 {
+				t.Fatalf("listed: %v, want the backup that was published", listed)
 			}
-			for _, id := range listed {
-				c.restores(t, id, crashVersion, want)
+		}
+		c.listsExactly(t, listed)
+		// The dead run still has its lease: the next one is refused, until the lease has ended.
+		if _, stderr := c.run(t, exitFailed, backUp...); !strings.Contains(stderr, "being backed up already") {
+			t.Errorf("a backup while the dead run has its lease: %s", stderr)
+		}
+		listed = slices.Concat([]string{c.backUpAfterLease(t, backUp)}, listed)
+	case "delete":
+		crash("delete", first)
+		listed = nil
+		c.listsExactly(t, nil)
+		if place == crashpoint.DeleteMarked { // it can be finished by hand, and otherwise by the sweep
+			c.run(t, exitDone, "delete", first)
+		}
+		listed = []string{c.backUp(t, source)}
+	case "sweep":
+		// A run that died, and a sweep that dies over it.
+		p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + crashpoint.BackupMidPart}, backUp...)
+		if p.wait(t, patience); !p.killed() {
+			t.Fatalf("the backup did not die: %v\n%s", p.ProcessState, p.stderr.String())
+		}
+		kills.Add(1)
+		c.run(t, exitDone, "sweep", "--grace", "0") // the dead run has its lease: nothing happens to it
+		if states := c.states(t); states[catalog.StateRunning] != 1 {
+			t.Errorf("after a sweep while the lease lasts there are %v", states)
+		}
+		testserver.Eventually(t, patience, "a sweep dies at "+place, func() error {
+			p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, "sweep", "--grace", "0")
+			if p.wait(t, patience); !p.killed() {
+				time.Sleep(time.Second)
+				return fmt.Errorf("%v: %s%s", p.ProcessState, p.stdout.String(), p.stderr.String())
 			}
+			kills.Add(1)
+			return nil
 		})
+		if states := c.states(t); states[catalog.StateInterrupted] != 1 {
+			t.Errorf("after the sweep died there are %v", states)
+		}
+	case "copy":
+		other := &ctl{store: t.TempDir()}
+		args := []string{"copy", first, "--to-store", "file://" + other.store, "--lease-ttl", "3s"}
+		crash(args...)
+		if place == crashpoint.CopyPublished {
+			other.listsExactly(t, []string{first})
+		} else {
+			// It isn't listed, and still has its lease: another copy is refused, and a sweep leaves it alone, until the lease has ended.
+			other.listsExactly(t, nil)
+			if _, stderr := c.run(t, exitFailed, args...); !strings.Contains(stderr, "being backed up already") {
+				t.Errorf("a copy while the dead one has its lease: %s", stderr)
+			}
+			other.run(t, exitDone, "sweep", "--grace", "0")
+			if states := other.states(t); states[catalog.StateRunning] != 1 {
+				t.Errorf("after a sweep while the lease lasts there are %v", states)
+			}
+		}
+		testserver.Eventually(t, patience, "a copy is made after the lease has ended", func() error {
+			p := c.start(t, program, nil, args...)
+			if p.wait(t, patience) != exitDone {
+				time.Sleep(500 * time.Millisecond)
+				return errors.New(p.stderr.String())
+			}
+			return nil
+		})
+		other.listsExactly(t, []string{first})
+		other.onlyBackups(t)
+		other.run(t, exitDone, "sweep", "--grace", "0")
+		other.restores(t, first, crashVersion, want)
+	case "restore":
+		target := testserver.Start(t, crashVersion)
+		testserver.Generate(t, target.Client(t), 30, 8)
+		before := testserver.Snapshot(t, target.Client(t))
+		crash("restore", first, "--to", target.URL(), "--replace")
+		if diff := testserver.Diff(before, testserver.Snapshot(t, target.Client(t))); diff != "" {
+			t.Errorf("the target was touched:\n%s", diff)
+		}
+	default:
+		t.Fatalf("nobody knows how to get to %s", place)
+	}
+	c.listsExactly(t, listed)
+	c.run(t, exitDone, "sweep", "--grace", "0")
+	c.onlyBackups(t)
+	c.listsExactly(t, listed)
+	if len(listed) > 1 {
+		listed = listed[:len(listed)-1] // the oldest is the same in all of these tests, and verified
+	}
+	for _, id := range listed {
+		c.restores(t, id, crashVersion, want)
 	}
 }
 
