@@ -120,7 +120,7 @@ func TestExpireKeepsTheLastOwn(t *testing.T) {
 	c.sweep(t, 2, []catalog.ID{first, older}, []catalog.ID{own, newest})
 }
 
-// Runs that came to nothing don't count, and a backup that can't be looked at stops the deletion of none but itself.
+// Runs that came to nothing don't count, nor does a backup that can't be looked at.
 func TestExpireAmongOthers(t *testing.T) {
 	c := newCalendar(t)
 	first := c.keep(t, "orders", day, c.own())
@@ -131,10 +131,9 @@ func TestExpireAmongOthers(t *testing.T) {
 	c.now = c.now.Add(10 * day)
 	c.sweep(t, 1, []catalog.ID{first}, []catalog.ID{second})
 
-	// Where the catalog can't be listed to its end nobody knows what is the newest.
 	third := c.keep(t, "orders", day, c.own())
 	c.now = c.now.Add(10 * day)
-	faulty := newHouse(t, storetest.NewFaulty(c.store, storetest.Fault{Op: storetest.OpOpen, Key: string(second), Mode: storetest.Before}), func() time.Time { return c.now })
+	faulty := newHouse(t, storetest.NewFaulty(c.store, storetest.Fault{Op: storetest.OpOpen, Key: string(third), Mode: storetest.Before}), func() time.Time { return c.now })
 	if rep, err := faulty.runner.Sweep(t.Context(), 0); !errors.Is(err, storetest.ErrInjected) || rep.Expired > 0 {
 		t.Errorf("the sweep deleted %d and returned %v", rep.Expired, err)
 	}

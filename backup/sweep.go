@@ -39,7 +39,7 @@ func (r *SweepReport) Add(o SweepReport) {
 // as is everything that belongs to a ready backup, to a manifest that can't be read, or to somebody else.
 //
 // Ready backups whose DeleteAfter has passed are deleted, and the reason is logged; but never the newest ready one of a data store, nor
-// the newest of those that aren't adopted. A catalog that can't be listed to its end deletes none.
+// the newest of those that aren't adopted.
 //
 // The parts go at once. The records of runs that came to nothing stay for the grace time, counted from
 // their beginning, and unfinished writes for the same time since they were last written to: so long may a process be paused and still find, when it
@@ -74,8 +74,8 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 			return rep, errors.Join(errs...)
 		}
 	}
-	if len(errs) == 0 {
-		errs = append(errs, r.expire(ctx, ready, &rep))
+	if err := r.expire(ctx, ready, &rep); err != nil {
+		errs = append(errs, err)
 	}
 	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
 		errs = append(errs, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/amberkv/amber/rdb/dfs"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/memstore"
 	"github.com/amberkv/amber/storage/seal"
 	"github.com/amberkv/amber/storage/storetest"
 )
@@ -44,7 +45,7 @@ func TestContract(t *testing.T) {
 			Stalled: func(t *testing.T) backup.Snapshotter {
 				s := memory()
 				put(t, s, "dump.rdb", big)
-				return newSnapshotter(t, &stalled{s, 1 << 20}, "dump.rdb", false)
+				return newSnapshotter(t, &stalled{Store: s, after: 1 << 20}, "dump.rdb", false)
 			},
 			Failing: map[string]func(t *testing.T) backup.Snapshotter{
 				"NotThere": func(t *testing.T) backup.Snapshotter { return newSnapshotter(t, memory(), "dump.rdb", false) },
@@ -163,6 +164,7 @@ func TestRefused(t *testing.T) {
 		"shards exchanged":  {map[string][]byte{"d-0001.dfs": good["d-0000.dfs"]}, "d-summary.dfs", dfs.ErrIncomplete, "holds shard 0"},
 		"one shard more":    {map[string][]byte{"d-0002.dfs": shard("c", "snapshot-id", id, "shard-id", "2")}, "d-summary.dfs", dfs.ErrIncomplete, "only 2 shards"},
 		"stale shard":       {map[string][]byte{"d-0002.dfs": shard("c", "snapshot-id", other, "shard-id", "2")}, "d-summary.dfs", nil, ""},
+		"shard elsewhere":   {map[string][]byte{"d-0001.dfs": nil, "d-x/d-0001.dfs": good["d-0001.dfs"]}, "d-summary.dfs", dfs.ErrIncomplete, "d-0001.dfs"},
 		"summary gone":      {map[string][]byte{"d-summary.dfs": nil}, "d-summary.dfs", storage.ErrNotFound, "d-summary.dfs"},
 		"shard cut":         {map[string][]byte{"d-0001.dfs": good["d-0001.dfs"][:60]}, "d-summary.dfs", backup.ErrSource, "d-0001.dfs"},
 		"value cut":         {map[string][]byte{"d-0001.dfs": good["d-0001.dfs"][:len(good["d-0001.dfs"])-14]}, "d-summary.dfs", backup.ErrNotSound, ""},
@@ -265,61 +267,112 @@ func TestWrittenInPlace(t *testing.T) {
 	}
 }
 
-// A set whose files a next save overwrites, one by one and the summary last, gives one of the two, or an error.
+// A set whose files a next save overwrites, one by one and the summary last, gives one of the two, or an error; also where the times of the
+// store are too coarse to tell the two apart.
 func TestSetReplacedMeanwhile(t *testing.T) {
-	id := func(n byte) string { return strings.Repeat(string('a'+rune(n)), 32) }
-	save := func(n byte) map[string][]byte {
-		return map[string][]byte{
-			"d-0000.dfs":    shard("a"+string('0'+rune(n)), "snapshot-id", id(n), "shard-id", "0"),
-			"d-0001.dfs":    shard("b"+string('0'+rune(n)), "snapshot-id", id(n), "shard-id", "1"),
-			"d-summary.dfs": shard("", "snapshot-id", id(n), "shard-count", "2"),
+	outcomes := map[string]int{}
+	for _, coarse := range []bool{false, true} {
+		for replaced := range 4 { // so many files are new before it begins
+			replaceSet(t, outcomes, replaced, coarse, true)
 		}
 	}
-	order := []string{"d-0000.dfs", "d-0001.dfs", "d-summary.dfs"}
-	outcomes := map[string]int{}
-	for replaced := 0; replaced <= len(order); replaced++ { // so many files are new before it begins
-		for call := 1; ; call++ { // and all are before this opening of a file
-			s := memory()
-			for key, data := range save(0) {
-				put(t, s, key, data)
-			}
-			for _, key := range order[:replaced] {
-				put(t, s, key, save(1)[key])
-			}
-			h := newHouse(t, memory())
-			opening := &nth{Store: s, call: call, do: func() {
-				for _, key := range order[replaced:] {
-					put(t, s, key, save(1)[key])
-				}
-			}}
-			b, err := h.keep(t, newSnapshotter(t, opening, "d-summary.dfs", false))
-			switch {
-			case err == nil && b.Keys != 2:
-				t.Errorf("%d files replaced, then all at opening %d: %d keys", replaced, call, b.Keys)
-			case err == nil:
-				for i, p := range b.Parts {
-					data := rawBytes(t, h, p)
-					if v0, v1 := save(0)[order[i]], save(1)[order[i]]; !bytes.Equal(data, v0) && !bytes.Equal(data, v1) || bytes.Equal(data, v0) != bytes.Equal(rawBytes(t, h, b.Parts[0]), save(0)[order[0]]) {
-						t.Errorf("%d files replaced, then all at opening %d: a mixture", replaced, call)
-					}
-				}
-				outcomes["version"]++
-			case errors.Is(err, dumpfile.ErrChanged):
-				outcomes["changed"]++
-			case errors.Is(err, dfs.ErrIncomplete):
-				outcomes["incomplete"]++
-			default:
-				t.Errorf("%d files replaced, then all at opening %d: %v", replaced, call, err)
-			}
-			if opening.do != nil {
-				break
-			}
+	// Without an ID in the files only what changes under our eyes can be seen.
+	replaceSet(t, outcomes, 0, false, false)
+	// The next save has a shard more, and comes when all was found and nothing was read.
+	s := memory()
+	for _, name := range []string{"d-0000.dfs", "d-0001.dfs"} {
+		put(t, s, name, shard("a"+name, "df-ver", "df-v1.30.0"))
+	}
+	put(t, s, "d-summary.dfs", shard("", "df-ver", "df-v1.30.0"))
+	larger := &nth{Store: s, call: 4, do: func() {
+		for _, name := range []string{"d-0000.dfs", "d-0001.dfs", "d-0002.dfs"} {
+			put(t, s, name, shard("b"+name, "df-ver", "df-v1.30.0"))
 		}
+	}}
+	if b, err := newHouse(t, memory()).keep(t, newSnapshotter(t, larger, "d-summary.dfs", false)); !errors.Is(err, dumpfile.ErrChanged) {
+		t.Errorf("a larger set: %+v, %v", b, err)
 	}
 	if outcomes["version"] == 0 || outcomes["changed"] == 0 || outcomes["incomplete"] == 0 {
 		t.Errorf("%v", outcomes)
 	}
 	t.Log(outcomes)
+}
+
+// replaceSet replaces the rest of a set before each opening of a file.
+func replaceSet(t *testing.T, outcomes map[string]int, replaced int, coarse, ids bool) {
+	save := func(n byte) map[string][]byte {
+		facts := []string{"df-ver", "df-v1.30.0"}
+		if ids {
+			facts = append(facts, "snapshot-id", strings.Repeat(string('a'+rune(n)), 32), "shard-count", "2")
+		}
+		return map[string][]byte{
+			"d-0000.dfs":    shard("a"+string('0'+rune(n)), facts...),
+			"d-0001.dfs":    shard("b"+string('0'+rune(n)), facts...),
+			"d-summary.dfs": shard("", append(facts, "lua", string('0'+rune(n)))...),
+		}
+	}
+	order := []string{"d-0000.dfs", "d-0001.dfs", "d-summary.dfs"}
+	for call := 1; ; call++ { // all are new before this opening of a file
+		opts := &memstore.Options{}
+		if coarse {
+			opts.Now = func() time.Time { return time.Unix(1e9, 0) }
+		}
+		s := memstore.New(opts)
+		for key, data := range save(0) {
+			put(t, s, key, data)
+		}
+		for _, key := range order[:replaced] {
+			put(t, s, key, save(1)[key])
+		}
+		h := newHouse(t, memory())
+		opening := &nth{Store: s, call: call, do: func() {
+			for _, key := range order[replaced:] {
+				put(t, s, key, save(1)[key])
+			}
+		}}
+		b, err := h.keep(t, newSnapshotter(t, opening, "d-summary.dfs", false))
+		switch {
+		case err == nil:
+			for version := range byte(2) {
+				same := 0
+				for i, p := range b.Parts {
+					if bytes.Equal(rawBytes(t, h, p), save(version)[order[i]]) {
+						same++
+					}
+				}
+				if same != 0 && same != len(order) {
+					t.Errorf("%d files replaced, then all at opening %d (coarse: %v, IDs: %v): a mixture", replaced, call, coarse, ids)
+				}
+			}
+			outcomes["version"]++
+		case errors.Is(err, dumpfile.ErrChanged):
+			outcomes["changed"]++
+		case errors.Is(err, dfs.ErrIncomplete):
+			outcomes["incomplete"]++
+		default:
+			t.Errorf("%d files replaced, then all at opening %d: %v", replaced, call, err)
+		}
+		if opening.do != nil {
+			return
+		}
+	}
+}
+
+// What has no checksum of its own has to be what was found: Dragonfly's files end in anything, which is none; and an object has to be read
+// to its end.
+func TestWithoutChecksum(t *testing.T) {
+	one, two := shard("one", "df-ver", "df-v1.40.0"), shard("two", "df-ver", "df-v1.40.0")
+	s := memory()
+	put(t, s, "d.rdb", one)
+	reading := &between{Store: s, key: "d.rdb", at: int64(len(one)), do: func() { put(t, s, "d.rdb", two) }}
+	if _, err := newHouse(t, memory()).keep(t, newSnapshotter(t, reading, "d.rdb", false)); !errors.Is(err, dumpfile.ErrChanged) {
+		t.Errorf("replaced: %v", err)
+	}
+	put(t, s, "d.rdb", one)
+	ends := &stalled{Store: s, after: int64(len(one)) - 2, end: io.EOF} // within what is behind its end
+	if _, err := newHouse(t, memory()).keep(t, newSnapshotter(t, ends, "d.rdb", false)); !errors.Is(err, dumpfile.ErrChanged) {
+		t.Errorf("cut: %v", err)
+	}
 }
 
 // rawBytes returns the raw bytes of a part.

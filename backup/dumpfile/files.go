@@ -134,7 +134,7 @@ func (h *head) ofSet() bool { return h.id != "" || h.shard }
 
 // hasChecksum tells whether the stream can end in a checksum. Dragonfly's have none, and may have anything behind their end.
 func (h *head) hasChecksum() bool {
-	return h.err == nil && (h.dialect.Family == rdb.Valkey || h.dialect.Family == rdb.Redis && h.dialect.Version >= 5) && h.engine != "dragonfly"
+	return h.err == nil && (h.dialect.Family == rdb.Valkey || h.dialect.Family == rdb.Redis && h.dialect.Version >= 5)
 }
 
 // maxHead is how many bytes of a file are read for its head.

@@ -138,10 +138,11 @@ func (h *house) keep(t testing.TB, sr backup.Snapshotter) (*catalog.Backup, erro
 	return b, nil
 }
 
-// a store that stalls gives so many bytes of an object, and then nothing until its reader's context ends.
+// a store that stalls gives so many bytes of an object, and then an error, or nothing until its reader's context ends.
 type stalled struct {
 	storage.Store
 	after int64
+	end   error
 }
 
 func (s *stalled) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
@@ -149,16 +150,20 @@ func (s *stalled) Open(ctx context.Context, key string, off, n int64) (io.ReadCl
 	if err != nil {
 		return nil, err
 	}
-	return &stalledReader{r, ctx, s.after}, nil
+	return &stalledReader{r, ctx, s.after, s.end}, nil
 }
 
 type stalledReader struct {
 	io.ReadCloser
 	ctx  context.Context
 	left int64
+	end  error
 }
 
 func (r *stalledReader) Read(p []byte) (int, error) {
+	if r.left == 0 && r.end != nil {
+		return 0, r.end
+	}
 	if r.left == 0 {
 		select {
 		case <-r.ctx.Done():

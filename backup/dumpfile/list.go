@@ -241,7 +241,7 @@ func (d *Dump) lookAtFile(ctx context.Context, s storage.Store) error {
 	if d.Kind == AOFBase {
 		d.Notes = append(d.Notes, "it lacks what the server has appended to its append-only files since it was written")
 	}
-	if h.engine == "dragonfly" || h.dialect.Family == rdb.Dragonfly {
+	if h.dialect.Family == rdb.Dragonfly {
 		return nil // its files end in whatever was in its buffer
 	}
 	end := int64(9) // the end's opcode, and a checksum
