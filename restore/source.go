@@ -258,17 +258,17 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 	if len(b.Parts) > 1 && v.OneStream || !opts.Select.all() || opts.Expiry != ExpiryKeep {
 		return false
 	}
-	if b.Expires > 0 && b.FirstExpiry <= now.Add(soon).UnixMilli() { // manifests of old don't tell
+	if !v.Verbatim && b.Expires > 0 && b.FirstExpiry <= now.Add(soon).UnixMilli() { // manifests of old don't tell
 		return false
 	}
 	for _, p := range b.Parts {
 		d, err := rdb.ParseDialect(p.Dialect)
-		if err != nil || v.Dialect != (rdb.Dialect{}) && d != v.Dialect || v.OneStream && d.Family == rdb.Dragonfly {
-			return false // Dragonfly's files may have bytes behind their end, which no stream may
+		if err != nil || v.Dialect != (rdb.Dialect{}) && d != v.Dialect {
+			return false
 		}
-		// Dragonfly's own streams may have indexes, commands of a journal, and values in pieces with others in between, of which the
-		// manifest doesn't tell.
-		if d, err := rdb.ParseDialect(p.Dialect); err != nil || d.Family == rdb.Dragonfly {
+		// Dragonfly's files may have bytes behind their end, which no stream may, and its streams indexes, commands of a journal, and
+		// values in pieces with others in between, of which the manifest doesn't tell.
+		if d.Family == rdb.Dragonfly && !v.Verbatim {
 			return false
 		}
 	}

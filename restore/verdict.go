@@ -77,6 +77,9 @@ type Verdict struct {
 	Modules []string `json:"-"`
 	// OneStream says that the target takes one stream only: the parts of a backup are joined.
 	OneStream bool `json:"-"`
+	// Verbatim says that the target keeps what it is given and doesn't run it: what needs no conversion it gets byte for byte, even if keys in it
+	// have expired, or only Dragonfly can read it.
+	Verbatim bool `json:"-"`
 	// NoIndexes says that the target can't take definitions of search indexes with the stream, even if its dialect has them.
 	NoIndexes bool `json:"-"`
 	// Holds is how many keys and function libraries the target holds.

@@ -57,6 +57,9 @@ type Config struct {
 	// its dialect is kept or gets newer. A server ends when it meets values of a newer release of a module than its own, such as
 	// vector sets of a newer Redis.
 	Modules []string
+	// Verbatim makes a plain file that needs no conversion one of the backup's very bytes, even if keys in it have expired: for a file that
+	// is kept, or whose server leaves those out itself.
+	Verbatim bool
 	// Databases is how many databases the server has; 0: that isn't known.
 	Databases int
 	// TempDir is where a set's values are held that are too large for memory; empty: the system's.
@@ -119,7 +122,7 @@ func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.
 
 // look returns what Check does, and what is there; nil if nothing is.
 func (l *Loader) look(ctx context.Context, need restore.Requirements) (restore.Verdict, *storage.Info, error) {
-	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true}
+	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true, Verbatim: l.cfg.Verbatim && l.cfg.Shards == 0}
 	if need.Backup == nil {
 		return v, nil, errors.New("dumpfile: there is no manifest of the backup to look at")
 	}
@@ -201,7 +204,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 
 // plain copies the stream, and counts what is in it.
 func (w *files) plain(in io.Reader, b *catalog.Backup) error {
-	to, err := w.create(w.cfg.Name)
+	to, err := w.create(w.cfg.Name, b.Parts[0].RawSize)
 	if err != nil {
 		return err
 	}
@@ -218,7 +221,7 @@ func (w *files) set(in io.Reader, b *catalog.Backup) error {
 	rand.Read(id[:]) // never fails
 	var to []io.Writer
 	for _, key := range w.keys {
-		file, err := w.create(key)
+		file, err := w.create(key, 0)
 		if err != nil {
 			return err
 		}

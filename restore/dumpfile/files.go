@@ -47,8 +47,10 @@ func (o *object) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *files) create(key string) (*object, error) {
-	to, err := w.cfg.Store.Create(w.ctx, key, &storage.CreateOptions{IfNotExist: !w.replace && key == w.last()})
+// create begins an object of so many bytes; 0: that isn't known. Where the store can't hold others off, only the look before does.
+func (w *files) create(key string, size int64) (*object, error) {
+	once := !w.replace && key == w.last() && storage.CapabilitiesOf(w.cfg.Store).Exclusive
+	to, err := w.cfg.Store.Create(w.ctx, key, &storage.CreateOptions{IfNotExist: once, SizeHint: size})
 	if err != nil {
 		return nil, w.exists(fmt.Errorf("writing %s: %w", key, err))
 	}
