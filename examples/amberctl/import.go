@@ -3,12 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -32,9 +29,7 @@ type importFlags struct {
 	fromStore       string
 	adopt, list     bool
 	dbfilename      string
-	allowHTTP       bool
-	allowPrivate    []string
-	caCert          string
+	web             webFlags
 	maxBytes        int64
 	leaseTTL        time.Duration
 	sealed          sealFlags
@@ -122,9 +117,7 @@ starts.`,
 	flags.BoolVar(&f.adopt, "adopt", false, "refer to the file where it is, in --store, instead of storing it again; SOURCE is a KEY then")
 	flags.BoolVar(&f.list, "list", false, "show what there is to import")
 	flags.StringVar(&f.dbfilename, "dbfilename", "", "with --list, the server's setting of that name; dump.rdb and dump-{timestamp} by default")
-	flags.BoolVar(&f.allowHTTP, "allow-http", false, "allow http:// as well")
-	flags.StringSliceVar(&f.allowPrivate, "allow-private", nil, "addresses to allow that are not public, such as 10.1.0.0/16")
-	flags.StringVar(&f.caCert, "cacert", "", "PEM file of the authorities to trust, for https://; the system's by default")
+	f.web.add(cmd)
 	flags.Int64Var(&f.maxBytes, "max-bytes", 0, "how large a file or set may be that is fetched by URL (default 1 TiB)")
 	flags.DurationVar(&f.leaseTTL, "lease-ttl", 30*time.Second,
 		"how long this run, if it dies, keeps others from the data store; at least 3s")
@@ -162,7 +155,7 @@ func (a *app) importRequest(ctx context.Context, f *importFlags, args []string) 
 	if q.Retain, err = retention(f.retain); err != nil {
 		return q, policy, done, err
 	}
-	if policy, err = f.policy(); err != nil {
+	if policy, err = f.web.policy(); err != nil {
 		return q, policy, done, err
 	}
 	urls := args
@@ -182,7 +175,7 @@ func (a *app) importRequest(ctx context.Context, f *importFlags, args []string) 
 		}
 		q.URL, q.More = urls[0], urls[1:]
 		return q, policy, done, nil
-	case f.maxBytes != 0 || f.allowHTTP || len(f.allowPrivate) > 0 || f.caCert != "":
+	case f.maxBytes != 0 || f.web.given():
 		return q, policy, done, usagef("--allow-http, --allow-private, --cacert and --max-bytes are for a URL")
 	case len(args) > 1:
 		return q, policy, done, usagef("there are %d arguments: of what isn't a URL there is one", len(args))
@@ -229,32 +222,6 @@ func (f *importFlags) check() error {
 		}
 	}
 	return checkID(f.id)
-}
-
-// policy says what may be reached.
-func (f *importFlags) policy() (p fetch.Policy, err error) {
-	p.AllowHTTP = f.allowHTTP
-	for _, text := range f.allowPrivate {
-		prefix, err := netip.ParsePrefix(text)
-		if addr, aerr := netip.ParseAddr(text); err != nil && aerr == nil {
-			prefix, err = addr.Prefix(addr.BitLen())
-		}
-		if err != nil {
-			return p, usagef("--allow-private %q: write addresses as in 10.1.0.0/16", text)
-		}
-		p.Allow = append(p.Allow, prefix)
-	}
-	if f.caCert != "" {
-		pem, err := os.ReadFile(f.caCert)
-		if err != nil {
-			return p, fmt.Errorf("--cacert: %w", err)
-		}
-		p.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
-		if !p.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return p, fmt.Errorf("--cacert: %s holds no certificate in PEM form", f.caCert)
-		}
-	}
-	return p, nil
 }
 
 // urlsIn reads the URLs in a file, one in each line. Errors quote nothing of it.

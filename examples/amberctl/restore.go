@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,9 +28,8 @@ type restoreFlags struct {
 	id, method         string
 	listenCert, lisKey string
 	replace, dryRun    bool
-	merge, expiry      string
-	rename             string
-	mapDB              []string
+	merge              string
+	keys               keyFlags
 	compare            string
 	file, dialect      string
 	shards             int
@@ -100,12 +98,7 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 	flags.StringSliceVar(&q.Accept, "accept", nil, "warnings that don't stop the restore, by their names, or all")
 	flags.BoolVar(&q.NoSafetyBackup, "no-safety-backup", false, "with --replace, make no backup of what the target holds")
 	flags.StringVar(&q.TargetStore, "target-id", "", "the data store that this backup is filed under; that of BACKUP by default")
-	flags.StringVar(&q.Select.Match, "match", "", "only keys whose names match a pattern, as the KEYS command has it")
-	flags.IntSliceVar(&q.Select.DBs, "db", nil, "only keys of these databases")
-	flags.StringSliceVar(&q.Select.Types, "type", nil, "only values of these types: string, list, set, zset, hash, stream ...")
-	flags.StringSliceVar(&f.mapDB, "map-db", nil, "give databases another number: FROM:TO")
-	flags.StringVar(&f.rename, "rename-prefix", "", "OLD=NEW: only keys whose names begin with OLD, which NEW takes the place of; either may be empty")
-	flags.StringVar(&f.expiry, "expiry", "keep", "keep the times at which keys expire, drop them, or shift them by the backup's age")
+	f.keys.add(cmd, &q.Select)
 	flags.StringVar(&f.compare, "compare", "sample", "compare the values of a sample of the keys afterwards, of all, or of none")
 	flags.IntVar(&q.Connections, "connections", 0, "connections to each node, with command (default 2)")
 	flags.StringVar(&q.Listen, "listen", "", "with feed, host:port to listen on for the server; any free port of all interfaces by default")
@@ -147,12 +140,6 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 			return usagef("--%s is for the backup that --replace makes of what the target holds", name)
 		}
 	}
-	switch f.expiry {
-	case "keep", "drop", "shift":
-		q.Expiry = restore.Expiry(strings.TrimPrefix(f.expiry, "keep"))
-	default:
-		return usagef("--expiry %q: keep, drop or shift", f.expiry)
-	}
 	switch f.compare {
 	case "sample", "all", "none":
 		q.Compare = restore.Compare(strings.TrimPrefix(f.compare, "sample"))
@@ -160,23 +147,8 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 		return usagef("--compare %q: sample, all or none", f.compare)
 	}
 	var err error
-	if q.Select.MapDB, err = mapped(f.mapDB); err != nil {
+	if q.Expiry, err = f.keys.read(&q.Select); err != nil {
 		return err
-	}
-	if slices.ContainsFunc(q.Select.DBs, func(n int) bool { return n < 0 }) {
-		return usagef("--db: no database has a number below 0")
-	}
-	for _, name := range q.Select.Types {
-		if _, ok := typeNamed(name); !ok {
-			return usagef("--type %q: no type of values has this name", name)
-		}
-	}
-	if f.rename != "" {
-		before, after, ok := strings.Cut(f.rename, "=")
-		if !ok || before == "" && after == "" {
-			return usagef("--rename-prefix %q: it has to be OLD=NEW", f.rename)
-		}
-		q.Select.TrimPrefix, q.Select.AddPrefix = before, after
 	}
 	if f.file != "" {
 		return f.fileLoader(cmd, q)

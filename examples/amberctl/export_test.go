@@ -1,0 +1,84 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/internal/teststore"
+)
+
+// A backup goes into a file, to standard output, into another store, and by a signed URL into a bucket; and a server loads it.
+func TestExport(t *testing.T) {
+	t.Parallel()
+	c := newCtl(t)
+	s := testserver.Start(t, "redis-8.0")
+	set(t, s, "user:1", "one", "user:2", "two", "cart:1", "three")
+	id := c.backUp(t, s, "--name", "first")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "dump.rdb")
+
+	rep := parse[amber.ExportReport](t, c, exitDone, "export", "first", "--to", file, "--dialect", "redis:10")
+	data, err := os.ReadFile(file)
+	sum := sha256.Sum256(data)
+	if err != nil || !strings.HasPrefix(string(data), "REDIS0010") || string(rep.Backup) != id || rep.Keys != 3 || len(rep.Files) != 1 || rep.Files[0].SHA256 != hex.EncodeToString(sum[:]) {
+		t.Fatalf("the report is %+v %+v; the file begins with %.9q, %v", rep.Report, rep.Files, data, err)
+	}
+	has(t, testserver.StartIn(t, "redis-7.0", dir), "user:2", "two")
+	if _, stderr := c.run(t, exitFailed, "export", id, "--to", file); !strings.Contains(stderr, "dump.rdb") || !strings.Contains(stderr, "--replace") {
+		t.Errorf("a file that is there: %s", stderr)
+	}
+	out, _ := c.run(t, exitDone, "export", id, "--to", file, "--replace")
+	if !strings.Contains(out, id+" is exported as redis:12: 3 keys") {
+		t.Errorf("it says %s", out)
+	}
+	plain, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, stderr := c.run(t, exitDone, "export", id, "--to", "-")
+	if out != string(plain) || !strings.Contains(stderr, "is exported") {
+		t.Errorf("standard output has %d bytes, the file %d; %s", len(out), len(plain), stderr)
+	}
+	c.run(t, exitDone, "export", id, "--to", "file://"+dir+"/sub/set", "--dialect", "dfs", "--shards", "2", "--match", "user:*")
+	if out, _ := c.run(t, exitDone, "rdb", "json", filepath.Join(dir, "sub", "set-summary.dfs")); !strings.Contains(out, "two") || strings.Contains(out, "three") {
+		t.Errorf("the set holds %s", out)
+	}
+	if _, stderr := c.run(t, exitFailed, "export", id, "--to", filepath.Join(dir, "b.rdb"), "--sign", "15m"); !strings.Contains(stderr, "--sign") {
+		t.Errorf("a URL of a file: %s", stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "b.rdb")); err == nil {
+		t.Error("it was written all the same")
+	}
+
+	s3 := teststore.StartS3(t)
+	bucket := s3.Bucket("exports")
+	signed := filepath.Join(dir, "url")
+	if err := os.WriteFile(signed, []byte(s3.SignedURL(http.MethodPut, bucket, "dump.rdb", time.Now(), time.Minute)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr = c.run(t, exitFailed, "export", id, "--to", "@"+signed)
+	if !strings.Contains(stderr, "--allow-http") || strings.Contains(stderr, "X-Amz-Signature") {
+		t.Errorf("http: %s", stderr)
+	}
+	out, stderr = c.run(t, exitDone, "export", id, "--to", "@"+signed, "--allow-http", "--allow-private", "127.0.0.1", "--verbose")
+	if strings.Contains(out+stderr, "X-Amz-Signature") || !strings.Contains(out, s3.URL+"/exports/dump.rdb") {
+		t.Errorf("it says %s%s", out, stderr)
+	}
+	resp, err := http.Get(s3.SignedURL(http.MethodGet, bucket, "dump.rdb", time.Now(), time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.ReadAll(resp.Body); err != nil || string(got) != string(plain) {
+		t.Errorf("%s: the bucket has %d bytes, %v", resp.Status, len(got), err)
+	}
+}
