@@ -336,6 +336,7 @@ func TestDoctorCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	late := 0
 	for n := 1; ; n += 1 + step(7) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c := &canceller{Store: s, cancel: cancel}
@@ -347,15 +348,24 @@ func TestDoctorCancelled(t *testing.T) {
 		}
 		cancel()
 		if c.left.Load() > 0 {
-			if n < 100 {
-				t.Errorf("there were only %d calls", n)
+			if n < 100 || late > n/20 {
+				t.Errorf("there were %d calls, and %d times it was late", n, late)
 			}
 			break
+		}
+		failed := checks(d, "fail")
+		if i := slices.Index(failed, "clean up"); i >= 0 && errors.Is(finding(t, d, "clean up").Err, context.DeadlineExceeded) {
+			late++ // it has two seconds, which a busy machine may not give it, and says so
+			for _, key := range keys(t, s) {
+				if err := s.Delete(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+			}
+			continue
 		}
 		if left := keys(t, s); len(left) > 0 {
 			t.Fatalf("cancelled at call %d it left %v", n, left)
 		}
-		failed := checks(d, "fail")
 		if len(failed) > 1 || len(failed) == 1 && !errors.Is(finding(t, d, failed[0]).Err, context.Canceled) {
 			t.Errorf("cancelled at call %d: %s", n, describe(d))
 		}
@@ -395,7 +405,7 @@ func TestDoctorLeftovers(t *testing.T) {
 
 func TestDoctorClock(t *testing.T) {
 	for skew, want := range map[time.Duration]string{
-		0: "ok", 2 * time.Second: "ok", -2 * time.Second: "ok", 4 * time.Second: "warn", -4 * time.Second: "warn", 2 * time.Minute: "fail", -2 * time.Minute: "fail",
+		0: "ok", 2 * time.Second: "ok", -2 * time.Second: "ok", 20 * time.Second: "warn", -20 * time.Second: "warn", 2 * time.Minute: "fail", -2 * time.Minute: "fail",
 	} {
 		opts := quick()
 		opts.Now = func() time.Time { return time.Now().Add(skew) }

@@ -7,16 +7,25 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/amberkv/amber/backup/dumpfile"
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/teststore"
+	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/blobstore/azurestore"
 	"github.com/amberkv/amber/storage/blobstore/gcsstore"
+	"github.com/amberkv/amber/storage/blobstore/s3store"
 )
 
 // newS3Ctl calls the program with a bucket of its own, on a server of its own that keeps objects as files.
 func newS3Ctl(t *testing.T, env ...string) *ctl {
 	s := teststore.StartS3(t)
 	bucket := s.Bucket("backups")
-	return &ctl{store: filepath.Join(s.Objects(bucket), "nightly"), url: "s3://" + bucket + "/nightly?endpoint=" + s.URL,
+	look, err := s3store.New(t.Context(), s3store.Config{Bucket: bucket, Prefix: "nightly", Endpoint: s.URL, AccessKeyID: teststore.S3AccessKey, SecretAccessKey: teststore.S3SecretKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { look.Close() })
+	return &ctl{store: filepath.Join(s.Objects(bucket), "nightly"), bucket: look, url: "s3://" + bucket + "/nightly?endpoint=" + s.URL,
 		env: append(s3Env(teststore.S3AccessKey, teststore.S3SecretKey), env...)}
 }
 
@@ -52,12 +61,49 @@ func TestDoctorBuckets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := where(t)
-			d := parse[examined](t, c, exitDone, "doctor", "--verbose")
+			d := parse[examined](t, c, exitDone, "doctor", "--large", "9", "--verbose")
 			if !d.OK || len(d.Facts) == 0 || len(with(d.Diagnosis, "ok")) != len(d.Findings) {
 				t.Errorf("the doctor finds %+v", d.Diagnosis)
 			}
 			if left := c.objects(t); len(left) > 0 {
 				t.Errorf("the doctor left %v", left)
+			}
+		})
+	}
+}
+
+// What a server wrote into a bucket is listed and imported, also by reference. TestImportFromBucket does more of it in S3.
+func TestImportFromClouds(t *testing.T) {
+	for name, where := range map[string]func(*testing.T, ...string) *ctl{"GCS": newGCSCtl, "Azure": newAzureCtl} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := where(t)
+			for key, file := range map[string]string{"dump.rdb": someRDB, "carts-summary.dfs": someSet + "-summary.dfs", "carts-0000.dfs": someSet + "-0000.dfs",
+				"carts-0001.dfs": someSet + "-0001.dfs"} {
+				if err := storage.WriteFile(t.Context(), c.bucket, key, readFile(t, file), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			found := map[string]bool{}
+			for _, d := range parse[[]dumpfile.Dump](t, c, exitDone, "import", "--list", "--from-store", c.url) {
+				found[d.Name] = d.Complete
+			}
+			if len(found) != 2 || !found["dump.rdb"] || !found["carts-summary.dfs"] {
+				t.Errorf("found: %v", found)
+			}
+			other := newCtl(t, c.env...)
+			b := parse[catalog.Backup](t, other, exitDone, "import", "--id", "orders", "--from-store", c.url, "dump.rdb")
+			other.run(t, exitDone, "verify", string(b.ID))
+			if b = parse[catalog.Backup](t, c, exitDone, "import", "--id", "carts", "--adopt", "carts-summary.dfs"); b.Keys != 39 || !b.Parts[0].Adopted {
+				t.Errorf("adopted: %+v", b)
+			}
+			c.run(t, exitDone, "verify", string(b.ID))
+			c.run(t, exitDone, "delete", string(b.ID))
+			c.run(t, exitDone, "sweep")
+			for key := range found {
+				if !slices.Contains(c.objects(t), key) {
+					t.Errorf("%s was deleted with a backup that referred to it", key)
+				}
 			}
 		})
 	}
@@ -92,7 +138,7 @@ func TestDoctorS3(t *testing.T) {
 	root := s3Env(teststore.S3AccessKey, teststore.S3SecretKey)
 
 	c := &ctl{store: s.Objects(bucket), url: url, env: root}
-	d := parse[examined](t, c, exitDone, "doctor", "--objects", "30")
+	d := parse[examined](t, c, exitDone, "doctor", "--large", "9", "--objects", "30")
 	if got := with(d.Diagnosis, "ok"); !d.OK || len(got) != len(d.Findings) || !slices.Contains(got, "exclusive race") {
 		t.Errorf("a store that is well: %+v", d.Findings)
 	}

@@ -71,7 +71,7 @@ func killAt(t *testing.T, c *ctl, place string, source *testserver.Server, want 
 	backUp := []string{"backup", "--from", source.URL(), "--id", "orders", "--lease-ttl", "3s"}
 	crash := func(args ...string) {
 		t.Helper()
-		p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, args...)
+		p := c.start(t, program, []string{"AMBER_CRASHPOINT=" + place}, args...)
 		if p.wait(t, patience); !p.killed() {
 			t.Fatalf("%v did not die at %s: %v\n%s", args, place, p.ProcessState, p.stderr.String())
 		}
@@ -103,7 +103,7 @@ func killAt(t *testing.T, c *ctl, place string, source *testserver.Server, want 
 		listed = []string{c.backUp(t, source)}
 	case "sweep":
 		// A run that died, and a sweep that dies over it.
-		p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + crashpoint.BackupMidPart}, backUp...)
+		p := c.start(t, program, []string{"AMBER_CRASHPOINT=" + crashpoint.BackupMidPart}, backUp...)
 		if p.wait(t, patience); !p.killed() {
 			t.Fatalf("the backup did not die: %v\n%s", p.ProcessState, p.stderr.String())
 		}
@@ -113,7 +113,7 @@ func killAt(t *testing.T, c *ctl, place string, source *testserver.Server, want 
 			t.Errorf("after a sweep while the lease lasts there are %v", states)
 		}
 		testserver.Eventually(t, patience, "a sweep dies at "+place, func() error {
-			p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + place}, "sweep", "--grace", "0")
+			p := c.start(t, program, []string{"AMBER_CRASHPOINT=" + place}, "sweep", "--grace", "0")
 			if p.wait(t, patience); !p.killed() {
 				time.Sleep(time.Second)
 				return fmt.Errorf("%v: %s%s", p.ProcessState, p.stdout.String(), p.stderr.String())
@@ -125,7 +125,7 @@ func killAt(t *testing.T, c *ctl, place string, source *testserver.Server, want 
 			t.Errorf("after the sweep died there are %v", states)
 		}
 	case "copy":
-		other := &ctl{store: t.TempDir()}
+		other := newCtl(t)
 		args := []string{"copy", first, "--to-store", "file://" + other.store, "--lease-ttl", "3s"}
 		crash(args...)
 		if place == crashpoint.CopyPublished {

@@ -249,7 +249,7 @@ func TestCrashAdopting(t *testing.T) {
 			adopt := []string{"import", "--id", "orders", "--adopt", "dump.rdb", "--lease-ttl", "3s"}
 			crash := func(at string, args ...string) bool {
 				t.Helper()
-				p := c.start(t, killable, []string{"AMBER_CRASHPOINT=" + at}, args...)
+				p := c.start(t, program, []string{"AMBER_CRASHPOINT=" + at}, args...)
 				p.wait(t, patience)
 				if !bytes.Equal(readFile(t, file), data) {
 					t.Fatalf("%v, killed at %s, has changed the file", args, at)
