@@ -36,7 +36,16 @@ func (s *Store) wrap(ctx context.Context, op, key string, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("blobstore: %s %s: %w", op, key, ended)
 	}
-	return fmt.Errorf("blobstore: %s %s: %w", op, key, s.nature(err))
+	return fmt.Errorf("blobstore: %s %s: %w", op, key, s.natureOf(op, err))
+}
+
+// natureOf is nature, but for operations that need no object: what they don't find is the bucket, and that is no storage.ErrNotFound.
+func (s *Store) natureOf(op string, err error) error {
+	nature := s.nature(err)
+	if needsObject := op != "list" && op != "write" && op != "commit" && op != "sweep"; !needsObject && errors.Is(nature, storage.ErrNotFound) {
+		return fmt.Errorf("the bucket does not exist: %w", &said{err})
+	}
+	return nature
 }
 
 // nature wraps a provider's error in that of package storage which says of what nature it is.

@@ -251,7 +251,7 @@ func (w *writer) why(ctx context.Context, op string, err error) error {
 			return fmt.Errorf("blobstore: %s %s: %w", op, w.key, ended)
 		}
 	}
-	nature := w.s.nature(err)
+	nature := w.s.natureOf(op, err)
 	if code := gcerrors.Code(err); w.opts.IfNotExist && (code == gcerrors.FailedPrecondition || code == gcerrors.AlreadyExists) {
 		nature = fmt.Errorf("%w: %w", storage.ErrExists, nature)
 	}

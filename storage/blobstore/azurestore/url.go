@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	amber "github.com/amberkv/amber/storage"
@@ -56,7 +57,8 @@ func parse(u *url.URL, isHTTPS bool, getenv func(string) string) (Config, error)
 			return Config{}, err
 		}
 		account, domain, _ := strings.Cut(u.Host, ".")
-		if !strings.HasPrefix(domain, "blob.") {
+		// Microsoft's only: others would be sent what the environment has for it.
+		if !slices.Contains([]string{"blob.core.windows.net", "blob.core.usgovcloudapi.net", "blob.core.chinacloudapi.cn"}, domain) {
 			return Config{}, fmt.Errorf("azurestore: https://%s/… is no container; it is https://<account>.blob.core.windows.net/<container>/prefix", u.Host)
 		}
 		config.Account, config.Endpoint = account, "https://"+u.Host

@@ -165,7 +165,7 @@ func (d *driver) advise(err error) string {
 		return "the bucket's retention policy or a hold keeps the object: wait until it ends, or change it in the console"
 	case errors.Is(err, errors.ErrUnsupported):
 		return "signed URLs need the key file of a service account: set GOOGLE_APPLICATION_CREDENTIALS"
-	case err != nil && strings.Contains(err.Error(), "there is no bucket"):
+	case err != nil && (strings.Contains(err.Error(), "there is no bucket") || strings.Contains(err.Error(), "the bucket does not exist")):
 		return "make the bucket, or look whether its name is spelled right: gcloud storage buckets list"
 	}
 	return ""
