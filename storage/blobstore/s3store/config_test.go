@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -264,5 +265,25 @@ func TestNoSecrets(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "CANARY") {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// TestDependencies: whoever imports this package gets nothing of the other clouds.
+func TestDependencies(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	aws := 0
+	for line := range strings.Lines(string(out)) {
+		switch {
+		case strings.HasPrefix(line, "github.com/aws/aws-sdk-go-v2/"):
+			aws++
+		case strings.HasPrefix(line, "cloud.google.com/go/storage"), strings.HasPrefix(line, "github.com/Azure/"), strings.Contains(line, "/gcsblob"), strings.Contains(line, "/azureblob"):
+			t.Errorf("it links %s", line)
+		}
+	}
+	if aws == 0 {
+		t.Errorf("the list has nothing of AWS:\n%s", out)
 	}
 }

@@ -150,52 +150,52 @@ func (d *driver) advise(err error) string {
 	code, message := codeOf(err)
 	switch {
 	case errors.Is(err, errNoLock):
-		return "Make a bucket with object lock, and versions, which it needs from the beginning; or leave the lock off (object_lock=)."
+		return "make a bucket with object lock, and versions, which it needs from the beginning; or leave the lock off (object_lock=)"
 	case errors.Is(err, storage.ErrRetained):
-		return "The object is locked until its retention ends; delete it then. Someone who may bypass governance can delete it before, unless the mode is COMPLIANCE."
+		return "the object is locked until its retention ends: delete it then; someone who may bypass governance can delete it before, unless the mode is COMPLIANCE"
 	case strings.Contains(err.Error(), "failed to refresh cached credentials"):
-		return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN with temporary ones), or name a profile of the shared files (profile=…). On an EC2 instance turn on its metadata (ec2_metadata=true)."
+		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN with temporary ones), or name a profile of the shared files (profile=…); on an EC2 instance turn on its metadata (ec2_metadata=true)"
 	case wrongScheme(err):
-		return "The server speaks plain HTTP: put http:// in front of the endpoint, or turn HTTPS off (https=false)."
+		return "the server speaks plain HTTP: put http:// in front of the endpoint, or turn HTTPS off (https=false)"
 	case badCertificate(err):
-		return "The server's certificate isn't trusted, or is for another name: give the authority's certificate (ca_bundle=FILE, or AWS_CA_BUNDLE), and an endpoint that the certificate names."
+		return "the server's certificate isn't trusted, or is for another name: give the authority's certificate (ca_bundle=FILE, or AWS_CA_BUNDLE), and an endpoint that the certificate names"
 	case errors.As(err, &dns) && d.virtual && strings.HasPrefix(dns.Name, d.cfg.Bucket+"."):
-		return "The bucket is looked for as a host's name. Address it by path (path_style=true)."
+		return "the bucket is looked for as a host's name: address it by path (path_style=true)"
 	case errors.As(err, &dns):
-		return "The endpoint's name can't be resolved: check the endpoint and the region."
+		return "the endpoint's name can't be resolved: check the endpoint and the region"
 	case code == "RequestTimeTooSkewed":
-		return "The clocks of this machine and of the service are too far apart: set this machine's clock, by NTP."
+		return "the clocks of this machine and of the service are too far apart: set this machine's clock, by NTP"
 	case code == "NoSuchBucket", code == "NotFound" && !errors.Is(err, storage.ErrNotFound):
-		return "The bucket doesn't exist there: make it, or check its name, the endpoint and the region."
+		return "the bucket doesn't exist there: make it, or check its name, the endpoint and the region"
 	case code == "InvalidAccessKeyId", code == "InvalidClientTokenId", code == "XAdminUserNotFound":
-		return "The service doesn't know the access key " + d.keyID() + ": check which credentials are used, and that they belong to this service."
+		return "the service doesn't know the access key " + d.keyID() + ": check which credentials are used, and that they belong to this service"
 	case code == "SignatureDoesNotMatch":
-		return "The secret key doesn't belong to the access key " + d.keyID() + "; or a proxy in between changes headers; or the service expects another region (region=…) or way of addressing (path_style=…)."
+		return "the secret key doesn't belong to the access key " + d.keyID() + "; or a proxy in between changes headers; or the service expects another region (region=…) or way of addressing (path_style=…)"
 	case code == "ExpiredToken", code == "ExpiredTokenException", code == "TokenRefreshRequired", code == "RequestExpired":
-		return "The temporary credentials have expired: renew them, or use a source that renews them by itself (a role, a web identity, a container, EC2)."
+		return "the temporary credentials have expired: renew them, or use a source that renews them by itself (a role, a web identity, a container, EC2)"
 	case code == "InvalidToken", code == "InvalidIdentityToken":
-		return "The session token isn't valid here: check AWS_SESSION_TOKEN, which may be left from other credentials."
+		return "the session token isn't valid here: check AWS_SESSION_TOKEN, which may be left from other credentials"
 	case code == "AuthorizationHeaderMalformed", code == "PermanentRedirect", code == "MovedPermanently", code == "IllegalLocationConstraintException",
 		code == "TemporaryRedirect", isStatus(err, http.StatusMovedPermanently), strings.Contains(strings.ToLower(message), "region"):
-		return "The bucket is in another region than " + d.aws.Region + ": set the right one (region=…, or AWS_REGION)."
+		return "the bucket is in another region than " + d.aws.Region + ": set the right one (region=…, or AWS_REGION)"
 	case code == "AccessDenied", code == "Forbidden", errors.Is(err, storage.ErrDenied):
-		return "Allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the bucket's objects, and s3:ListBucket and s3:ListBucketMultipartUploads on the bucket" + d.lockActions() + "."
+		return "allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the bucket's objects, and s3:ListBucket and s3:ListBucketMultipartUploads on the bucket" + d.lockActions()
 	case strings.Contains(message, "Content-MD5"), strings.Contains(message, "x-amz-checksum"):
-		return "The bucket demands a checksum, as those with object lock do: send one (checksum=md5, or checksum=crc32)."
+		return "the bucket demands a checksum, as those with object lock do: send one (checksum=md5, or checksum=crc32)"
 	case code == "NotImplemented", isStatus(err, http.StatusNotImplemented):
-		return "The service doesn't know a header or an operation. With a preset (preset=…) only what the service knows is sent; checksums (checksum=none), storage class, encryption, object lock and exclusive creates (exclusive=no) can be left off."
+		return "the service doesn't know a header or an operation: with a preset (preset=…) only what the service knows is sent; checksums (checksum=none), storage class, encryption, object lock and exclusive creates (exclusive=no) can be left off"
 	case code == "InvalidStorageClass":
-		return "The service has no storage class " + d.cfg.StorageClass + "."
+		return "the service has no storage class " + d.cfg.StorageClass
 	case code == "NoSuchUpload":
-		return "The upload was ended from outside: by a sweep whose age is too low, or by a rule of the bucket's."
+		return "the upload was ended from outside: by a sweep whose age is too low, or by a rule of the bucket's"
 	case code == "EntityTooLarge":
-		return "The object or its part is larger than the service takes: choose another part size (part_size=…)."
+		return "the object or its part is larger than the service takes: choose another part size (part_size=…)"
 	case code == "SlowDown", code == "Throttling", isStatus(err, http.StatusTooManyRequests):
-		return "The service is asked too often: send fewer parts at the same time (concurrency=…)."
+		return "the service is asked too often: send fewer parts at the same time (concurrency=…)"
 	case isConnection(err):
-		return "The service can't be reached: check the endpoint, the scheme (https=…), the network and the proxies (HTTPS_PROXY, NO_PROXY)."
+		return "the service can't be reached: check the endpoint, the scheme (https=…), the network and the proxies (HTTPS_PROXY, NO_PROXY)"
 	case errors.Is(err, storage.ErrTransient):
-		return "The service failed by itself: try again later."
+		return "the service failed by itself: try again later"
 	}
 	return ""
 }

@@ -93,10 +93,10 @@ func TestRefused(t *testing.T) {
 		nature string
 		advice string
 	}{
-		"a wrong secret": {cfg: func(c *s3store.Config) { c.SecretAccessKey = canary }, nature: "denied", advice: "The secret key doesn't belong to the access key"},
-		"an unknown key": {cfg: func(c *s3store.Config) { c.AccessKeyID, c.SecretAccessKey = "AKIAUNKNOWN12345", canary }, nature: "denied", advice: "The service doesn't know the access key AKIA…2345"},
+		"a wrong secret": {cfg: func(c *s3store.Config) { c.SecretAccessKey = canary }, nature: "denied", advice: "the secret key doesn't belong to the access key"},
+		"an unknown key": {cfg: func(c *s3store.Config) { c.AccessKeyID, c.SecretAccessKey = "AKIAUNKNOWN12345", canary }, nature: "denied", advice: "the service doesn't know the access key AKIA…2345"},
 		"a token":        {cfg: func(c *s3store.Config) { c.SessionToken = canary }, nature: "denied", advice: "AWS_SESSION_TOKEN"},
-		"another bucket": {cfg: func(c *s3store.Config) { c.Bucket = "not-there" }, advice: "The bucket doesn't exist there"},
+		"another bucket": {cfg: func(c *s3store.Config) { c.Bucket = "not-there" }, advice: "the bucket doesn't exist there"},
 		"another region": {cfg: func(c *s3store.Config) { c.Region = "eu-west-9" }, nature: "denied", advice: "in another region than eu-west-9"},
 		"a clock that is wrong": {change: func(r *http.Request) {
 			at := time.Now().Add(-time.Hour)
@@ -170,7 +170,7 @@ func TestAnswers(t *testing.T) {
 		{answer{403, "AccessDenied", "Access Denied because object protected by object lock."}, "retained", "retained", "retention ends"},
 		{answer{400, "InvalidRequest", "Object is WORM protected and cannot be overwritten"}, "retained", "retained", "retention ends"},
 		{answer{412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"}, "", "exists", ""},
-		{answer{404, "NoSuchBucket", "The specified bucket does not exist"}, "", "", "The bucket doesn't exist"},
+		{answer{404, "NoSuchBucket", "The specified bucket does not exist"}, "", "", "the bucket doesn't exist"},
 		{answer{404, "NoSuchKey", "The specified key does not exist."}, "not found", "not found", ""},
 		{answer{404, "NoSuchUpload", "The specified upload does not exist."}, "", "", "ended from outside"},
 		{answer{400, "AuthorizationHeaderMalformed", "The region 'us-east-1' is wrong; expecting 'eu-west-1'"}, "denied", "denied", "another region"},

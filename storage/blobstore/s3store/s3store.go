@@ -74,7 +74,7 @@ type Config struct {
 	// hashes in any case.
 	Checksum string
 	// Exclusive says whether the service makes a create with IfNotExist exclusive, by If-None-Match: "yes", "no", or "check", which sends the first such
-	// create twice, to see whether the service heeds the header: then the second is refused. Empty: what the Preset knows, else "check".
+	// create of up to a part twice, to see whether the service heeds the header: then the second is refused. Empty: what the Preset knows, else "check".
 	Exclusive string
 
 	// StorageClass is that of new objects, such as "STANDARD_IA"; empty: the bucket's.

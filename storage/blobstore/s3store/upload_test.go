@@ -256,7 +256,39 @@ func childWrites() {
 	}
 }
 
-// TestSweepPages: a sweep comes through more uploads than a page has.
+// TestSweepAtWork: an upload that began long ago and has got a part since is let be.
+func TestSweepAtWork(t *testing.T) {
+	t.Parallel()
+	server := teststore.StartS3(t)
+	cfg := config(server, server.Bucket("at-work"))
+	up, err := owner(server).CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &cfg.Bucket, Key: aws.String("object")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := newProxy(t, server)
+	cfg.Endpoint = record.URL
+	record.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !r.URL.Query().Has("uploads") {
+			return false
+		}
+		// The server takes the last part for the beginning.
+		fmt.Fprintf(w, `<ListMultipartUploadsResult><Upload><Key>object</Key><UploadId>%s</UploadId><Initiated>2026-01-01T00:00:00Z</Initiated></Upload></ListMultipartUploadsResult>`, *up.UploadId)
+		return true
+	}
+	in := &s3.UploadPartInput{Bucket: &cfg.Bucket, Key: aws.String("object"), UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: strings.NewReader("at work")}
+	if _, err := owner(server).UploadPart(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, cfg)
+	if n, _, err := s.SweepUnfinished(t.Context(), time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("%d uploads are ended that a part has just come to, %v", n, err)
+	}
+	if n, size, err := s.SweepUnfinished(t.Context(), time.Now().Add(time.Hour)); n != 1 || size != 7 || err != nil {
+		t.Errorf("%d uploads of %d bytes are ended, %v", n, size, err)
+	}
+}
+
+// TestSweepPages: a sweep comes through more uploads than a page has, and lets be those of others that a server lists unasked.
 func TestSweepPages(t *testing.T) {
 	t.Parallel()
 	server := teststore.StartS3(t)
@@ -264,6 +296,7 @@ func TestSweepPages(t *testing.T) {
 	record.change = func(r *http.Request) {
 		if q := r.URL.Query(); q.Has("uploads") && r.Method == http.MethodGet {
 			q.Set("max-uploads", "2")
+			q.Del("prefix")
 			r.URL.RawQuery = q.Encode()
 			signAnew(r, "", time.Now())
 		}
@@ -275,10 +308,13 @@ func TestSweepPages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, err := owner(server).CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &cfg.Bucket, Key: aws.String("another/object")}); err != nil {
+		t.Fatal(err)
+	}
 	if n, _, err := open(t, cfg).SweepUnfinished(t.Context(), time.Now().Add(time.Hour)); n != 5 || err != nil {
 		t.Errorf("%d uploads are ended, %v", n, err)
 	}
-	if left := unfinished(t, server, cfg.Bucket); len(left) != 0 {
+	if left := unfinished(t, server, cfg.Bucket); len(left) != 1 {
 		t.Errorf("%d are left", len(left))
 	}
 }
