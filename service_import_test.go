@@ -28,6 +28,7 @@ import (
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/rdb/dfs"
 	"github.com/amberkv/amber/restore"
+	writer "github.com/amberkv/amber/restore/dumpfile"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/filestore"
 	"github.com/amberkv/amber/storage/memstore"
@@ -394,5 +395,62 @@ func saveOnAndOn(t *testing.T, client *redis.Client) (saves func() int64, stop f
 			}
 			return err
 		})
+	}
+}
+
+// A backup of a server is written as one of Dragonfly's sets, by its default name, into a directory; there it is what a server would load. Imported
+// again, copied and adopted, it restores to the same keys.
+func TestImportSetThatWasWritten(t *testing.T) {
+	from := testserver.Start(t, "valkey-8.1")
+	client := from.Client(t)
+	pipe := client.Pipeline()
+	for i := range 300 {
+		n := fmt.Sprint(i)
+		pipe.Set(t.Context(), "string:"+n, strings.Repeat(n, i), time.Duration(i%3)*time.Hour)
+		pipe.RPush(t.Context(), "list:"+n, "a", n, strings.Repeat("x", i))
+		pipe.SAdd(t.Context(), "set:"+n, "a", n, i)
+		pipe.HSet(t.Context(), "hash:"+n, "a", n, n, "b")
+		pipe.ZAdd(t.Context(), "zset:"+n, redis.Z{Score: float64(i) / 3, Member: n}, redis.Z{Score: -1, Member: "m"})
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := testserver.Snapshot(t, client)
+	dir, err := filestore.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	service, err := amber.New(amber.Config{Store: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := service.Backup(t.Context(), amber.BackupRequest{DataStore: "orders", From: from.Options()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader, err := writer.New(writer.Config{Store: dir, Name: "snapshots/" + dfs.DefaultName, Shards: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Restore(t.Context(), amber.RestoreRequest{Backup: b.ID, Loader: loader}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := dumpfile.List(t.Context(), dir, "snapshots/", nil)
+	if err != nil || len(found) != 1 || !found[0].Complete || !found[0].AtStart || found[0].Kind != dumpfile.DFS || len(found[0].Files) != 4 {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	for _, adopt := range []bool{false, true} {
+		set, err := service.Import(t.Context(), amber.ImportRequest{DataStore: "imported", Key: found[0].Name, Adopt: adopt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := testserver.Start(t, "redis-7.0")
+		if _, err := service.Restore(t.Context(), amber.RestoreRequest{Backup: set.ID, To: target.Options(), Method: amber.MethodCommand}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := testserver.Diff(want, testserver.Snapshot(t, target.Client(t))); diff != "" {
+			t.Errorf("adopted %v: %s", adopt, diff)
+		}
 	}
 }
