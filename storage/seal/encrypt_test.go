@@ -28,7 +28,7 @@ func TestRecipients(t *testing.T) {
 	hybrid, hybrid2 := must(age.GenerateHybridIdentity()), must(age.GenerateHybridIdentity())
 	to, with := passphrase(t, "correct horse")
 	_, wrong := passphrase(t, "battery staple")
-	raw := data(200_000)
+	raw := data(100_000)
 	for _, test := range []struct {
 		name   string
 		to     []age.Recipient
@@ -207,7 +207,7 @@ func TestOptions(t *testing.T) {
 
 // TestLevels: every level is read back, and they aren't all the same.
 func TestLevels(t *testing.T) {
-	raw := text(1 << 20)
+	raw := text(300_000)
 	sizes := map[string]int{}
 	for _, level := range []string{seal.Fastest, seal.Fast, seal.Better, seal.Best} {
 		stored, sum := sealed(t, raw, &seal.Options{Level: level})
