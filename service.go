@@ -46,7 +46,7 @@ type Config struct {
 	Recipients []age.Recipient
 	Identities []age.Identity
 	// Signer signs the manifests of backups, with an Ed25519 key; nil: they aren't signed. If Trust has any keys, a backup that is signed by none
-	// of them is neither restored nor verified.
+	// of them is neither restored nor verified: what this Service makes, safety backups too, needs a Signer whose key is among them.
 	Signer crypto.Signer
 	Trust  []ed25519.PublicKey
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,9 @@ func New(cfg Config) (*Restorer, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if i := slices.Index(cfg.Identities, nil); i >= 0 {
+		return nil, fmt.Errorf("restore: Config.Identities: identity %d is nil", i+1)
 	}
 	for i, key := range cfg.Trust {
 		if len(key) != ed25519.PublicKeySize {

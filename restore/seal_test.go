@@ -333,4 +333,7 @@ func TestTrust(t *testing.T) {
 	if _, err := restore.New(restore.Config{Store: store, Catalog: newCatalog(t, store), Trust: []ed25519.PublicKey{slices.Clone(trust[0])[1:]}}); err == nil {
 		t.Error("a key of 31 bytes was taken")
 	}
+	if _, err := restore.New(restore.Config{Store: store, Catalog: newCatalog(t, store), Identities: []age.Identity{newKey(t), nil}}); err == nil || !strings.Contains(err.Error(), "identity 2") {
+		t.Errorf("an identity that is nil: %v", err)
+	}
 }

@@ -61,7 +61,7 @@ func TestReaderAt(t *testing.T) {
 			if r.Size() != int64(n) {
 				t.Errorf("%s: Size is %d, want %d", way.name, r.Size(), n)
 			}
-			for range 10 {
+			for range 8 {
 				off := random.IntN(n + 10)
 				p := make([]byte, random.IntN([]int{2, 200, 10_000, frame / 2}[random.IntN(4)]))
 				before := src.bytes.Load()
@@ -93,7 +93,10 @@ func TestReaderAt(t *testing.T) {
 			if _, err := r.ReadAt(make([]byte, 1), -1); err == nil || err == io.EOF {
 				t.Errorf("%s: a negative offset gave %v", way.name, err)
 			}
-			if err := iotest.TestReader(io.NewSectionReader(r, 0, min(r.Size(), 5000)), raw[:min(n, 5000)]); err != nil {
+			if n > 100 {
+				continue
+			}
+			if err := iotest.TestReader(io.NewSectionReader(r, 0, r.Size()), raw); err != nil {
 				t.Errorf("%s, %d bytes: %v", way.name, n, err)
 			}
 		}
