@@ -317,6 +317,13 @@ func TestSealedRestore(t *testing.T) {
 	if err := os.WriteFile(part, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// The safety backup isn't less sealed than what takes the data's place.
+	q := into(amber.MethodFeed)
+	q.NoSafetyBackup = false
+	if _, err := opener.Restore(t.Context(), q); err == nil || !strings.Contains(err.Error(), "Config.Recipients") {
+		t.Errorf("a safety backup for nobody: %v", err)
+	}
+	untouched("a safety backup for nobody")
 	for _, id := range []age.Identity{one, two} {
 		opener := serviceIn(t, dir, amber.Config{Identities: []age.Identity{id}, Trust: trust})
 		for _, method := range methods {
