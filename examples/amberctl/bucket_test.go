@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,7 +73,7 @@ func TestDoctorBuckets(t *testing.T) {
 	}
 }
 
-// What a server wrote into a bucket is listed and imported, also by reference. TestImportFromBucket does more of it in S3.
+// What a server wrote into a bucket is listed and imported, also by reference, and exported into it again. TestImportFromBucket does more of it in S3.
 func TestImportFromClouds(t *testing.T) {
 	for name, where := range map[string]func(*testing.T, ...string) *ctl{"GCS": newGCSCtl, "Azure": newAzureCtl} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +95,11 @@ func TestImportFromClouds(t *testing.T) {
 			other := newCtl(t, c.env...)
 			b := parse[catalog.Backup](t, other, exitDone, "import", "--id", "orders", "--from-store", c.url, "dump.rdb")
 			other.run(t, exitDone, "verify", string(b.ID))
+			// And back again, byte for byte.
+			other.run(t, exitDone, "export", string(b.ID), "--to", strings.Replace(c.url, "/nightly", "/nightly/back.rdb", 1))
+			if got, err := storage.ReadFile(t.Context(), c.bucket, "back.rdb", 1<<20); err != nil || !bytes.Equal(got, readFile(t, someRDB)) {
+				t.Errorf("what was exported has %d bytes, %v", len(got), err)
+			}
 			if b = parse[catalog.Backup](t, c, exitDone, "import", "--id", "carts", "--adopt", "carts-summary.dfs"); b.Keys != 39 || !b.Parts[0].Adopted {
 				t.Errorf("adopted: %+v", b)
 			}
