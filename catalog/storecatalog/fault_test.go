@@ -14,6 +14,7 @@ import (
 	"github.com/amberkv/amber/catalog/catalogtest"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/memstore"
+	"github.com/amberkv/amber/storage/retry"
 	"github.com/amberkv/amber/storage/storetest"
 )
 
@@ -385,4 +386,42 @@ func TestSleeperRenews(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestEqualWriters: of two that put the very same manifest at a revision, of whom one loses the answer, both may be told that they won. They have
+// the same revision then, and of what they put next one wins.
+func TestEqualWriters(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newCatalog(t, m, nil)
+	b := backup(1, catalog.StateRunning)
+	rev := mustPut(t, calm, b, "")
+	dead := as(b, catalog.StateInterrupted)
+	var other catalog.Revision
+	asked := &askedStore{Store: m, before: func() { other = mustPut(t, newCatalog(t, m, nil), dead, rev) }}
+	lost := storetest.NewFaulty(asked, storetest.Fault{Op: storetest.OpCommit, Call: 1, Err: storage.ErrTransient})
+	mine, err := newCatalog(t, retry.New(lost, &retry.Options{Wait: time.Millisecond}), nil).Put(t.Context(), dead, rev)
+	if err != nil || mine != other || lost.Fired() != 1 {
+		t.Fatalf("Put of what is there already, as an answer was lost: %s, %v; the other has %s", mine, err, other)
+	}
+	if got, now, err := calm.Get(t.Context(), b.ID); err != nil || now != mine || !reflect.DeepEqual(got, dead) {
+		t.Errorf("Get: %+v, %s, %v", got, now, err)
+	}
+	mustPut(t, calm, as(b, catalog.StateFailed), mine)
+	if _, err := newCatalog(t, m, nil).Put(t.Context(), as(b, catalog.StateDeleting), other); !errors.Is(err, catalog.ErrConflict) {
+		t.Errorf("Put of the other one afterwards: %v", err)
+	}
+}
+
+// An askedStore calls before ahead of its first Stat.
+type askedStore struct {
+	*memstore.Store
+	before func()
+}
+
+func (a *askedStore) Stat(ctx context.Context, key string) (storage.Info, error) {
+	if f := a.before; f != nil {
+		a.before = nil
+		f()
+	}
+	return a.Store.Stat(ctx, key)
 }

@@ -22,6 +22,12 @@
 // keeps two runs from wasting each other's time. That a run which lost its lease can't publish does not depend on
 // clocks: who takes over puts a new revision of the dead run's manifest, after which the dead run's own Put finds its
 // revision taken.
+//
+// A lease has a nonce in it, so that no two attempts to take one write the same bytes. Manifests have none: if two writers put the very same
+// manifest at the same revision and the answer to one of them is lost, what is there can't tell them apart, and both are told that they
+// won. They have then done the same thing, and hold the same revision, after which one of them wins again. Nothing in Amber
+// rests on which of them it was: a run alone writes its own record, whoever marks a run as dead or a backup as deleted goes on with what may be done
+// twice, and the record of a copy has the moment at which it began.
 package storecatalog
 
 import (
