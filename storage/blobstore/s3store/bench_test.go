@@ -18,7 +18,7 @@ import (
 
 const benchSize = 256 << 20
 
-// zeros gives n bytes in pieces of 64 KiB, as a backup does.
+// pieces gives bytes in pieces of 64 KiB, as a backup does.
 type pieces struct {
 	data []byte
 	left int

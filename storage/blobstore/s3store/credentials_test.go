@@ -203,7 +203,7 @@ func TestNoCredentials(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no credentials") || !strings.Contains(err.Error(), "AWS_PROFILE") {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 8*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if asked := imds.requests(); len(asked) != 0 {
@@ -243,7 +243,7 @@ func TestNoCredentials(t *testing.T) {
 	defer cancel()
 	began = time.Now()
 	_, err = s3store.New(ctx, s3store.Config{Bucket: "b", Region: "us-east-1", RoleARN: "arn:aws:iam::123456789012:role/backup", AccessKeyID: "AKIABASE", SecretAccessKey: canary})
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 3*time.Second {
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 8*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }

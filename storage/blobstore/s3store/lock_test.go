@@ -84,7 +84,7 @@ func TestLockEnds(t *testing.T) {
 	t.Parallel()
 	server := teststore.StartS3(t)
 	cfg := config(server, lockedBucket(t, server, "unlocked"))
-	cfg.ObjectLock, cfg.Retain = "COMPLIANCE", 3*time.Second
+	cfg.ObjectLock, cfg.Retain = "COMPLIANCE", 6*time.Second
 	s := open(t, cfg)
 	if err := storage.WriteFile(t.Context(), s, "object", []byte("first"), nil); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestLockEnds(t *testing.T) {
 	if err := s.Delete(t.Context(), "object"); !errors.Is(err, storage.ErrRetained) {
 		t.Errorf("while it is locked: %v", err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		err := s.Delete(t.Context(), "object")
 		if err == nil {

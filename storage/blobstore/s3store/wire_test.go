@@ -310,7 +310,7 @@ func TestSign(t *testing.T) {
 		if i == 0 {
 			works(t, s)
 		}
-		where, err := storage.SignGet(t.Context(), s, "works", 5*time.Second)
+		where, err := storage.SignGet(t.Context(), s, "works", 6*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +333,7 @@ func TestSign(t *testing.T) {
 		}
 		all = append(all, where)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for _, where := range all {
 		for status(where) == http.StatusOK {
 			if time.Now().After(deadline) {
