@@ -226,7 +226,7 @@ func (d *download) resume() error {
 		return d.fail(ErrCut, "try again, or serve the file by a server that knows ranges", "at byte %d, and the server gave no strong ETag and no Last-Modified to ask for the rest by: %w", d.off, why)
 	}
 	d.o.from.log.InfoContext(d.ctx, "a transfer was cut and goes on", "url", shown(d.o.url), "offset", d.off, "error", why)
-	if err := clock.Sleep(d.ctx, backoff(tuning.least, tuning.most, d.row-1, nil)); err != nil {
+	if err := clock.Sleep(d.ctx, tuning.backoff(d.row-1, nil)); err != nil {
 		return err
 	}
 	resp, err := d.o.get(d.ctx, d.trail, d.off, d.id)

@@ -121,9 +121,6 @@ func transientStatus(code int) bool {
 	return false
 }
 
-// maxRetryAfter is how long a server may ask to be left alone and is still waited for; beyond that the schedule is the better place to wait.
-const maxRetryAfter = 30 * time.Second
-
 // retryAfter returns how long the server wants to be left alone; 0 if it doesn't say.
 func retryAfter(resp *http.Response) time.Duration {
 	text := resp.Header.Get("Retry-After")
@@ -136,14 +133,19 @@ func retryAfter(resp *http.Response) time.Duration {
 	return 0
 }
 
-// backoff returns how long to wait before the try after the given one, which is counted from 0.
-func backoff(least, most time.Duration, try int, resp *http.Response) time.Duration {
+// backoff returns how long to wait before the try after the given one, which is counted from 0; resp may be nil.
+func (t tuning) backoff(try int, resp *http.Response) time.Duration {
 	if resp != nil {
 		if d := retryAfter(resp); d > 0 {
-			return min(d, maxRetryAfter)
+			return min(d, t.patience)
 		}
 	}
-	return min(least<<min(try, 10), most)
+	return min(t.least<<min(try, 10), t.most)
+}
+
+// again says whether a request is to be sent again after an answer.
+func (t tuning) again(resp *http.Response) bool {
+	return transientStatus(resp.StatusCode) && retryAfter(resp) <= t.patience
 }
 
 // refusedBy makes an error of an answer that means no, and closes it. sending says that it was to a PUT.

@@ -11,7 +11,7 @@ func Quick(s *Snapshotter) *Snapshotter {
 	return s
 }
 
-var quick = tuning{tries: 5, least: time.Millisecond, most: 4 * time.Millisecond}
+var quick = tuning{tries: 5, least: time.Millisecond, most: 4 * time.Millisecond, patience: time.Second}
 
 // QuickPut makes the pauses of a Put short.
 func QuickPut(o PutOptions) *PutOptions {

@@ -57,10 +57,11 @@ type Snapshotter struct {
 type tuning struct {
 	tries       int           // of a request, or of going on without getting ahead
 	least, most time.Duration // between them
+	patience    time.Duration // with a server that asks to be left alone; for longer than that the schedule is the better place to wait
 }
 
 func defaultTuning() tuning {
-	return tuning{tries: 5, least: 500 * time.Millisecond, most: 15 * time.Second}
+	return tuning{tries: 5, least: 500 * time.Millisecond, most: 15 * time.Second, patience: 30 * time.Second}
 }
 
 // New returns a Snapshotter. It connects to nothing. The error wraps ErrRefused if the policy doesn't allow the URL, and never quotes a URL.
@@ -154,8 +155,9 @@ func (o *object) get(ctx context.Context, t *trail, off int64, known identity) (
 	}
 	tuning := o.from.tuning
 	client := &retryablehttp.Client{
-		HTTPClient: o.from.http, // and no Logger, which would be told the query
-		RetryMax:   tuning.tries - 1, RetryWaitMin: tuning.least, RetryWaitMax: tuning.most, Backoff: backoff,
+		HTTPClient:   o.from.http, // and no Logger, which would be told the query
+		RetryMax:     tuning.tries - 1,
+		Backoff:      func(_, _ time.Duration, try int, resp *http.Response) time.Duration { return tuning.backoff(try, resp) },
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		CheckRetry: func(ctx context.Context, resp *http.Response, err error) (bool, error) {
 			if ctx.Err() != nil {
@@ -164,7 +166,7 @@ func (o *object) get(ctx context.Context, t *trail, off int64, known identity) (
 			if err != nil {
 				return transient(err), nil
 			}
-			return transientStatus(resp.StatusCode) && retryAfter(resp) <= maxRetryAfter, nil
+			return tuning.again(resp), nil
 		},
 	}
 	resp, err := client.Do(again)

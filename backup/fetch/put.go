@@ -62,7 +62,7 @@ func Put(ctx context.Context, p Policy, to string, size int64, open func() (io.R
 			again = transient(err)
 			err = explain(u, up.trail, err)
 		default:
-			again = transientStatus(resp.StatusCode) && retryAfter(resp) <= maxRetryAfter
+			again = tuning.again(resp)
 			err = refusedBy(u, up.trail, resp, true)
 		}
 		if resp != nil {
@@ -71,7 +71,7 @@ func Put(ctx context.Context, p Policy, to string, size int64, open func() (io.R
 		if !again || try+1 >= tuning.tries {
 			return err
 		}
-		if err := clock.Sleep(ctx, backoff(tuning.least, tuning.most, try, resp)); err != nil {
+		if err := clock.Sleep(ctx, tuning.backoff(try, resp)); err != nil {
 			return explain(u, up.trail, context.Cause(ctx))
 		}
 	}
