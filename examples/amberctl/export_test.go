@@ -82,3 +82,36 @@ func TestExport(t *testing.T) {
 		t.Errorf("%s: the bucket has %d bytes, %v", resp.Status, len(got), err)
 	}
 }
+
+// A bucket gives a URL of what was exported into it, and takes copies of backups.
+func TestExportToBucket(t *testing.T) {
+	t.Parallel()
+	bucket := newS3Ctl(t)
+	c := newCtl(t, bucket.env...)
+	s := testserver.Start(t, "redis-8.0")
+	set(t, s, "a", "1")
+	id := c.backUp(t, s, "--name", "first")
+	to := strings.Replace(bucket.url, "?", "/exports/dump.rdb?", 1)
+	rep := parse[amber.ExportReport](t, c, exitDone, "export", id, "--to", to, "--sign", "15m")
+	if len(rep.Files) != 1 || rep.Files[0].Key != "dump.rdb" || !strings.Contains(rep.Files[0].URL, "X-Amz-Signature=") {
+		t.Fatalf("the report is %+v", rep.Files)
+	}
+	resp, err := http.Get(rep.Files[0].URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if sum := sha256.Sum256(got); err != nil || hex.EncodeToString(sum[:]) != rep.Files[0].SHA256 || int64(len(got)) != rep.Bytes {
+		t.Errorf("%s: the URL gives %d bytes, %v; the report says %+v", resp.Status, len(got), err, rep.Files)
+	}
+	if _, stderr := c.run(t, exitFailed, "export", id, "--to", to); !strings.Contains(stderr, "--replace") {
+		t.Errorf("over an object: %s", stderr)
+	}
+	c.run(t, exitDone, "copy", id, "--to-store", bucket.url)
+	bucket.restores(t, "first", "redis-8.0", testserver.Snapshot(t, s.Client(t)))
+	other := newCtl(t)
+	bucket.run(t, exitDone, "copy", id, "--to-store", other.url)
+	other.run(t, exitDone, "verify", "--all")
+	other.onlyBackups(t)
+}
