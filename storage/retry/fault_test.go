@@ -511,3 +511,38 @@ func (l *late) Create(ctx context.Context, key string, opts *storage.CreateOptio
 	}
 	return w, err
 }
+
+// TestLateArrival: an exclusive create that seemed lost arrives after all, while it is made again. ErrExists means the first then, if the bytes are its.
+func TestLateArrival(t *testing.T) {
+	for _, mine := range []bool{true, false} {
+		data := noise(300)
+		arriving := bytes.Clone(data)
+		if !mine {
+			arriving[7] ^= 1
+		}
+		m := memstore.New(nil)
+		s := &tardy{Store: storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpCommit, Call: 1, Err: storage.ErrTransient}), again: func() {
+			if err := storage.WriteFile(t.Context(), m, "x", arriving, nil); err != nil {
+				t.Fatal(err)
+			}
+		}}
+		err := write(t.Context(), retry.New(s, swift), "x", data, onlyNew)
+		if mine && err != nil || !mine && !errors.Is(err, storage.ErrExists) {
+			t.Errorf("ours %v: %v", mine, err)
+		}
+	}
+}
+
+// tardy is a store that does something before its second Create.
+type tardy struct {
+	storage.Store
+	creates int
+	again   func()
+}
+
+func (s *tardy) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	if s.creates++; s.creates == 2 {
+		s.again()
+	}
+	return s.Store.Create(ctx, key, opts)
+}
