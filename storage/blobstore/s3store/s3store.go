@@ -133,7 +133,7 @@ func (c *Config) check() error {
 	}
 	switch {
 	case c.Bucket == "":
-		return errors.New("Config.Bucket is empty")
+		return errors.New("no bucket: Config.Bucket is empty")
 	case strings.ContainsAny(c.Bucket, "/?#@ "):
 		return fmt.Errorf("Config.Bucket %q is no bucket's name", c.Bucket)
 	case (c.ObjectLock == "") != (c.Retain == 0) || c.Retain < 0:
