@@ -196,7 +196,9 @@ func TestBadAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := loopback()
-			p.StallTimeout, p.HeaderTimeout = 150*time.Millisecond, 150*time.Millisecond
+			if strings.HasPrefix(name, "a slow") || strings.HasPrefix(name, "a silent") {
+				p.StallTimeout, p.HeaderTimeout = 150*time.Millisecond, 150*time.Millisecond
+			}
 			url := rawServer(t, test.answer)
 			var logged bytes.Buffer
 			began := time.Now()
@@ -211,7 +213,7 @@ func TestBadAnswers(t *testing.T) {
 			if err != nil && len(err.Error()) > 1000 {
 				t.Errorf("the error has %d bytes: %s", len(err.Error()), err)
 			}
-			if took := time.Since(began); took > 8*time.Second {
+			if took := time.Since(began); took > 30*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if os.Getenv("VERBOSE") != "" {

@@ -30,7 +30,7 @@ const query = "?X-Amz-Signature=" + canary + "&X-Amz-Expires=60"
 // loopback lets tests reach their own servers.
 func loopback() fetch.Policy {
 	return fetch.Policy{AllowHTTP: true, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
-		ConnectTimeout: 3 * time.Second, HeaderTimeout: 3 * time.Second, StallTimeout: 3 * time.Second}
+		ConnectTimeout: 15 * time.Second, HeaderTimeout: 15 * time.Second, StallTimeout: 15 * time.Second}
 }
 
 func fixture(t testing.TB, name string) []byte {

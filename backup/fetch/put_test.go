@@ -281,7 +281,7 @@ func TestPutEnds(t *testing.T) {
 		err := fetch.Put(ctx, p, url+"/a.rdb"+query, 1<<40, slow, nil)
 		cancel()
 		refused(t, err, context.DeadlineExceeded, url)
-		if took := time.Since(began); took > 1300*time.Millisecond {
+		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: it took %v", name, took)
 		}
 	}
