@@ -224,7 +224,7 @@ func within(t *testing.T, what string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(4 * time.Second):
+	case <-time.After(15 * time.Second):
 		t.Fatalf("%s hangs", what)
 	}
 }

@@ -121,7 +121,10 @@ func (w *writer) start(body io.Reader, rest *io.PipeReader) {
 	if s, ok := body.(*source); ok {
 		s.ctx, s.cancel = ctx, cancel
 		// Whoever waits at the pipe shall not wait for a provider that doesn't end.
-		context.AfterFunc(ctx, func() { rest.CloseWithError(context.Cause(ctx)) })
+		context.AfterFunc(ctx, func() {
+			cancel(nil) // see source
+			rest.CloseWithError(context.Cause(ctx))
+		})
 	}
 	go func() {
 		defer close(w.done)
@@ -146,7 +149,9 @@ func (w *writer) put(ctx context.Context, body io.Reader) (err error) {
 	})
 }
 
-// A source is what an upload reads: what was written first, and then the pipe.
+// A source is what an upload reads: what was written first, and then the pipe. Before it lets an error through it cancels the context, also one that
+// has ended already: a context has ended before those that are made of it have, and it is one of these that a driver looks at before it
+// publishes what it has. A second cancel waits for the first, and so for all of them.
 type source struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -156,6 +161,7 @@ type source struct {
 
 func (s *source) Read(p []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
+		s.cancel(err)
 		return 0, err
 	}
 	if len(s.first) > 0 {

@@ -74,6 +74,45 @@ func plainly(ctx context.Context, bucket *blob.Bucket, key string, r io.Reader, 
 	return bucket.Upload(ctx, key, r, &blob.WriterOptions{ContentType: "application/octet-stream", IfNotExist: o.IfNotExist, Metadata: o.Metadata})
 }
 
+// TestAbortIsNoEnd: a driver that reads what is dropped never comes to its end, and has a cancelled context when it hears of an error.
+func TestAbortIsNoEnd(t *testing.T) {
+	for _, how := range []string{"Abort", "cancelled", "cancelled at Commit"} {
+		heard := make(chan error, 1)
+		s := uploader(t, blobstore.Options{}, func(ctx context.Context, bucket *blob.Bucket, key string, r io.Reader, o blobstore.Upload) error {
+			for p := make([]byte, 32<<10); ; {
+				if _, err := r.Read(p); err != nil {
+					heard <- errors.Join(err, ctx.Err())
+					if ctx.Err() == nil {
+						t.Errorf("%s: %v comes before the end of the context", how, err)
+					}
+					return err
+				}
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w, err := s.Create(ctx, "object", nil)
+		if err == nil {
+			_, err = w.Write(pattern(1 << 20))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch how {
+		case "cancelled":
+			cancel()
+		case "cancelled at Commit":
+			commit, cancel := context.WithCancel(t.Context())
+			cancel()
+			w.Commit(commit)
+		}
+		w.Abort()
+		if err := <-heard; errors.Is(err, io.EOF) {
+			t.Errorf("%s: the driver hears %v", how, err)
+		}
+	}
+}
+
 // TestParts: parts grow with what the caller expects, and fewer are sent at the same time where that takes too much memory.
 func TestParts(t *testing.T) {
 	const mib, gib = 1 << 20, 1 << 30
