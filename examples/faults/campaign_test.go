@@ -40,7 +40,7 @@ func TestCampaignInS3(t *testing.T) {
 	s := teststore.StartS3(t)
 	c := chaos.Campaign{Open: opener(s, s.Bucket("backups")), Full: whole(), Turn: time.Now().YearDay(), Secrets: []string{teststore.S3SecretKey}}
 	if !c.Full {
-		c.Every = 60
+		c.Operations, c.Every = []string{"backup", "restore", "sweep"}, 60
 	}
 	report(t, c.Run(t))
 }
@@ -52,7 +52,7 @@ func TestCampaignOfPartsInS3(t *testing.T) {
 	c := chaos.Campaign{Open: opener(s, s.Bucket("backups")), Full: whole(), Turn: time.Now().YearDay(), Secrets: []string{teststore.S3SecretKey},
 		Data: chaos.Snapshot(60, 100_000), Operations: []string{"backup", "copy", "restore"}, Parallel: 2}
 	if !c.Full {
-		c.Operations, c.Every = c.Operations[:1], 40
+		c.Operations, c.Every = c.Operations[:1], 80
 	}
 	report(t, c.Run(t))
 }
