@@ -65,7 +65,8 @@ func SweepUnfinished(ctx context.Context, s Store, before time.Time) (objects in
 
 // A Versioned reader is one of Store.Open that knows which version of its object it reads. It saves who reads with care asking before.
 type Versioned interface {
-	// Version returns what Stat would have told when the object was opened.
+	// Version returns the object's key, size and time when it was opened. The time may be coarser than Stat's, but is the same whenever the
+	// same version is opened.
 	Version() Info
 }
 

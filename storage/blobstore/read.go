@@ -39,8 +39,12 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 	}
 	r := &reader{s: s, ctx: ctx, key: key, off: off}
 	if n == 0 { // what a provider makes of a range of no bytes differs
-		_, err := s.Stat(ctx, key)
-		return r, err
+		info, err := s.Stat(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		r.size, r.modTime = info.Size, info.ModTime
+		return r, nil
 	}
 	var file *os.File // fileblob tells the size of what was there before it opened it
 	in, err := s.bucket.NewRangeReader(ctx, s.opts.Prefix+key, off, n, &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
@@ -51,6 +55,7 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 		// Services refuse a range that begins past the end, and any of an object without bytes.
 		if gcerrors.Code(err) != gcerrors.NotFound && ctx.Err() == nil {
 			if info, err := s.Stat(ctx, key); err == nil && info.Size <= off {
+				r.size, r.modTime = info.Size, info.ModTime
 				return r, nil
 			}
 		}
@@ -90,6 +95,11 @@ type reader struct {
 	since  int64 // bytes since the last cut
 	failed int   // cuts without progress between them
 	broken error // what the next Read begins with
+}
+
+// Version tells which version is read, as storage.Versioned says.
+func (r *reader) Version() storage.Info {
+	return storage.Info{Key: r.key, Size: r.size, ModTime: r.modTime}
 }
 
 func (r *reader) Read(p []byte) (int, error) {

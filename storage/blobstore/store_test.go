@@ -60,3 +60,27 @@ func TestDirectory(t *testing.T) {
 		Objects: 2500,
 	})
 }
+
+// TestVersion: whichever range a reader reads, it knows the size and time of the whole object, and another after that was replaced.
+func TestVersion(t *testing.T) {
+	s := open(t, memblob.OpenBucket(nil), &blobstore.Options{Exclusive: true, Ordered: true})
+	for _, data := range []string{"hello", "hello again"} {
+		if err := storage.WriteFile(t.Context(), s, "x", []byte(data), nil); err != nil {
+			t.Fatal(err)
+		}
+		want, err := s.Stat(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range [][2]int64{{0, -1}, {2, 2}, {0, 0}, {100, -1}} {
+			in, err := s.Open(t.Context(), "x", r[0], r[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, known := storage.VersionOf(in); !known || got.Key != "x" || got.Size != int64(len(data)) || !got.ModTime.Equal(want.ModTime) {
+				t.Errorf("range %v of %q: version %+v, want %+v", r, data, got, want)
+			}
+			in.Close()
+		}
+	}
+}
