@@ -171,7 +171,7 @@ func TestAnswers(t *testing.T) {
 		{answer{400, "InvalidRequest", "Object is WORM protected and cannot be overwritten"}, "retained", "retained", "retention ends"},
 		{answer{412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"}, "", "exists", ""},
 		{answer{404, "NoSuchBucket", "The specified bucket does not exist"}, "", "", "the bucket doesn't exist"},
-		{answer{404, "NoSuchKey", "The specified key does not exist."}, "not found", "not found", ""},
+		{answer{404, "NoSuchKey", "The specified key does not exist."}, "not found", "", ""}, // nobody writes to an object that has to be there
 		{answer{404, "NoSuchUpload", "The specified upload does not exist."}, "", "", "ended from outside"},
 		{answer{400, "AuthorizationHeaderMalformed", "The region 'us-east-1' is wrong; expecting 'eu-west-1'"}, "denied", "denied", "another region"},
 		{answer{301, "PermanentRedirect", "Use another endpoint."}, "", "", "another region"},
