@@ -209,14 +209,69 @@ func (r *hashReader) check(want Sum) error {
 	return nil
 }
 
-// Check reads the whole of src and compares the stored bytes with want, without decompressing or decrypting them.
+// Check reads the whole of src and compares the stored bytes with want, without decompressing or decrypting them. It reads ahead of what it
+// hashes, by at most 1 MiB, in a goroutine that has ended when it returns.
 func Check(src io.Reader, want Sum) error {
-	r := &hashReader{src: src, hash: sha256.New(), limit: want.Size}
-	// The bare io.Discard would read in its own small pieces.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, make([]byte, 256<<10)); err != nil {
+	const pieces = 4
+	free, read := make(chan []byte, pieces), make(chan piece, pieces)
+	for range pieces {
+		free <- make([]byte, 256<<10)
+	}
+	go func() {
+		defer close(read)
+		for buf := range free {
+			p := fill(src, buf)
+			read <- p // never waits
+			if p.err != nil {
+				return
+			}
+		}
+	}()
+	r := &hashReader{hash: sha256.New()}
+	for p := range read {
+		r.hash.Write(p.data)
+		err := p.err
+		if r.n.Add(int64(len(p.data))) > want.Size {
+			err = fmt.Errorf("%w: more than the expected %d stored bytes", ErrMismatch, want.Size)
+		}
+		switch {
+		case err == nil:
+			free <- p.data[:cap(p.data)]
+			continue
+		case err == io.EOF:
+			return r.check(want)
+		}
+		close(free)
+		for range read { // until the goroutine has ended
+		}
 		return err
 	}
-	return r.check(want)
+	return nil // not reached: the last piece has an error
+}
+
+// A piece is what was read at once, and how that ended; nil if there is more.
+type piece struct {
+	data []byte
+	err  error
+}
+
+// fill reads until buf is full or src has ended.
+func fill(src io.Reader, buf []byte) piece {
+	n := 0
+	for empty := 0; n < len(buf); {
+		k, err := src.Read(buf[n:])
+		n += k
+		if err != nil {
+			return piece{buf[:n], err}
+		}
+		if empty++; k > 0 {
+			empty = 0
+		}
+		if empty == 100 {
+			return piece{buf[:n], io.ErrNoProgress}
+		}
+	}
+	return piece{buf[:n], nil}
 }
 
 // opener decrypts. The header is read with the first bytes that are asked for, so that nothing waits for the source before.
