@@ -128,7 +128,7 @@ func (c *Config) check() error {
 		{"Exclusive", c.Exclusive, exclusives}, {"SSE", c.SSE, encryptions}, {"ObjectLock", c.ObjectLock, lockModes},
 	} {
 		if !slices.Contains(f.words, f.value) {
-			return fmt.Errorf("Config.%s is %q, and has to be one of %s, or empty", f.name, f.value, strings.Join(f.words[1:], ", "))
+			return fmt.Errorf("field %s of Config is %q, and has to be one of %s, or empty", f.name, f.value, strings.Join(f.words[1:], ", "))
 		}
 	}
 	switch {
