@@ -13,9 +13,11 @@
 //
 // A [Service] is wired from the packages below this one, each of which can be used or replaced by itself:
 //
-//   - storage says what a place for objects has to do; filestore and memstore are such places.
+//   - storage says what a place for objects has to do; filestore and memstore are such places, and so are the buckets of
+//     storage/blobstore, a module of its own. seal compresses and encrypts, retry calls again what failed for the moment.
 //   - catalog knows which backups there are; storecatalog keeps that in the store itself.
-//   - backup takes a snapshot through the pipeline that makes it a backup; replica takes the snapshot as a replica does.
+//   - backup takes a snapshot through the pipeline that makes it a backup; replica takes the snapshot as a replica does,
+//     dumpfile and fetch read one that is a file, in a store or at a URL.
 //   - restore proves a backup, converts it for its target and gives it to a loader: feed lets the target replicate from Amber,
 //     command sends it commands, dumpfile writes a file for it.
 //   - rdb reads the snapshots that servers write.
