@@ -126,6 +126,31 @@ func TestConnectionBreaks(t *testing.T) {
 	}
 }
 
+// The connection over which doubtful keys are looked at breaks too, also in the middle of comparing one.
+func TestConnectionBesideBreaks(t *testing.T) {
+	img := sampleOf(t, "redis-8.0", 400)
+	s := testserver.Start(t, "redis-8.0")
+	c := s.Client(t)
+	for at := int64(300); at < 1500; at += 131 {
+		if err := c.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.FunctionFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		cut := &cutter{reads: at, times: 3, spare: 1} // looking at the target
+		l := loader(t, cut.options(s.Options()), func(c *Config) { c.Connections, c.Logger = 1, nil })
+		rep, err := l.Load(t.Context(), img, &restore.Options{Conflict: restore.MergeSkip})
+		if err != nil {
+			t.Fatalf("cut after %d bytes: %v", at, err)
+		}
+		if rep.Keys != img.backup.Keys || rep.Skipped != 0 || cut.cut.Load() == 0 {
+			t.Errorf("cut after %d bytes: the report says %d keys and %d skipped, of %d; %d connections were cut", at, rep.Keys, rep.Skipped, img.backup.Keys, cut.cut.Load())
+		}
+		sameButLost(t, c, img, rep, fmt.Sprint("cut after ", at))
+	}
+}
+
 // sameButLost compares what a server holds with a backup, but for what no command sets and what is reported as lost.
 func sameButLost(t *testing.T, c *redis.Client, img *image, rep *restore.Report, name string) {
 	t.Helper()

@@ -307,24 +307,29 @@ func (r *run) same(ctx context.Context, command []byte, o *op) (bool, error) {
 	temp := string(r.appendTemp(nil, []byte(key)))
 	args[1], args[2] = temp, "60000"
 	args = []string{"RESTORE", temp, "60000", args[3]}
-	at := r.topo.Load().of([]byte(key)).addr
-	if _, err := r.one(ctx, at, false, int(o.db), appendCommand(nil, args...)); err != nil {
-		return false, fmt.Errorf("comparing key %s: %w", r.name(o.db, []byte(key)), err)
+	lost := false // perhaps it is there already
+	put := appendCommand(nil, args...)
+	a, text, err := r.persist(ctx, nil, []byte(key), o.db, &put, "", func() { lost = true })
+	defer r.ask(ctx, []byte(key), int(o.db), "DEL", temp)
+	var dumps [2]string
+	for i, name := range []string{temp, key} {
+		if err != nil || text != "" && !(lost && codeOf([]byte(text)) == "BUSYKEY") {
+			break
+		}
+		dump := appendCommand(nil, "DUMP", name)
+		a, text, err = r.persist(ctx, nil, []byte(key), o.db, &dump, "", func() {})
+		dumps[i] = a.Text
 	}
-	a := r.admin(at)
-	defer a.Do(ctx, "DEL", temp)
-	mine, err := a.Do(ctx, "DUMP", temp)
+	if err == nil && text != "" {
+		err = resp.Error(text)
+	}
 	if err != nil {
 		return false, fmt.Errorf("comparing key %s: %w", r.name(o.db, []byte(key)), err)
 	}
-	its, err := a.Do(ctx, "DUMP", key)
-	if err != nil {
-		return false, fmt.Errorf("comparing key %s: %w", r.name(o.db, []byte(key)), err)
-	}
-	if o.typ == rdb.TypeModule && len(mine.Text) == len(its.Text) {
+	if o.typ == rdb.TypeModule && len(dumps[0]) == len(dumps[1]) {
 		return true, nil // Redis lists the elements of a vector set in another order each time
 	}
-	return mine.Text == its.Text && mine.Text != "", nil
+	return dumps[0] == dumps[1] && dumps[0] != "", nil
 }
 
 // keyOf returns the key of a command, which is its second word.
