@@ -53,6 +53,9 @@ type Config struct {
 	// Web says what imports by URL may reach. The zero value: https and public addresses.
 	Web fetch.Policy
 
+	// Events are told what happens.
+	Events Events
+
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
 	LeaseTTL time.Duration
 	// Now tells the time. nil: the machine's clock.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -86,14 +87,21 @@ func NewRunner(cfg Config) (*Runner, error) {
 
 // A Request says what to back up.
 type Request struct {
-	DataStore   string         // the host's ID of the data store, as catalog.ValidName says; required
-	Snapshotter Snapshotter    // takes the snapshot; required
-	Name        string         // what a person calls the backup; as catalog.ValidName says, or empty
-	Description string         // at most 1000 bytes
-	Kind        catalog.Kind   // empty: catalog.KindManual
-	Retain      time.Duration  // after which a sweep may delete the backup; 0: it is kept for ever
+	DataStore   string        // the host's ID of the data store, as catalog.ValidName says; required
+	Snapshotter Snapshotter   // takes the snapshot; required
+	Name        string        // what a person calls the backup; as catalog.ValidName says, or empty
+	Description string        // at most 1000 bytes
+	Kind        catalog.Kind  // empty: catalog.KindManual
+	Retain      time.Duration // after which retention may delete the backup; 0: it is kept for ever, or as long as its policy says
+	Policy      string        // the ID of the policy that the backup is made by, as catalog.ValidName says; or empty
+	DueTime     time.Time     // that the policy gave
+	Labels      map[string]string
 	Seal        *seal.Options  // nil: that of the Config
 	Progress    func(Progress) // called about five times a second, from one goroutine at a time; may be nil
+
+	// Registered is called when the catalog knows the run and before the source is asked for anything, from one goroutine; may be nil. If it returns an
+	// error the run fails with that.
+	Registered func(ctx context.Context, id catalog.ID) error
 }
 
 func (q *Request) validate() error {
@@ -113,6 +121,14 @@ func (q *Request) validate() error {
 	}
 	if q.Retain < 0 {
 		return fmt.Errorf("backup: Request.Retain is negative: %v", q.Retain)
+	}
+	if q.Policy != "" {
+		if err := catalog.ValidName(q.Policy); err != nil {
+			return fmt.Errorf("backup: Request.Policy %.40q: %w", q.Policy, err)
+		}
+	}
+	if err := catalog.ValidLabels(q.Labels); err != nil {
+		return fmt.Errorf("backup: Request.Labels: %w", err)
 	}
 	if q.Seal != nil {
 		if err := q.Seal.Validate(); err != nil {
@@ -246,6 +262,11 @@ func (n *run) do(ctx context.Context) error {
 		return err
 	}
 	crashpoint.Hit(crashpoint.BackupRegistered)
+	if n.q.Registered != nil {
+		if err := n.q.Registered(ctx, n.b.ID); err != nil {
+			return err
+		}
+	}
 
 	snap, err := n.q.Snapshotter.Snapshot(ctx)
 	if err != nil {
@@ -295,7 +316,7 @@ func (n *run) register(ctx context.Context) error {
 	n.b = &catalog.Backup{
 		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: n.q.Name,
 		Description: n.q.Description, Kind: n.q.Kind, State: catalog.StateRunning, CreatedAt: n.start.UTC(), Token: n.lease.Token(),
-		Recipients: seal.Names(n.q.Seal.Recipients),
+		Recipients: seal.Names(n.q.Seal.Recipients), Policy: n.q.Policy, DueTime: n.q.DueTime.UTC(), Labels: maps.Clone(n.q.Labels),
 	}
 	if n.q.Retain > 0 {
 		n.b.DeleteAfter = n.b.CreatedAt.Add(n.q.Retain)
@@ -330,6 +351,28 @@ func (r *Runner) interrupt(ctx context.Context, id catalog.ID) error {
 	r.log.InfoContext(ctx, "a run that died was marked as interrupted", "dataStore", b.DataStore, "backup", id)
 	crashpoint.Hit(crashpoint.SweepMarked)
 	return nil
+}
+
+// Settle finds out what became of a run: it returns the backup if that is ready, and nil if it isn't and never will be. A run that is at work, or was when it
+// died, can't publish after that, whatever the clocks say. It waits for nobody and needs no lease.
+func (r *Runner) Settle(ctx context.Context, id catalog.ID) (*catalog.Backup, error) {
+	for range 2 {
+		b, _, err := r.cfg.Catalog.Get(ctx, id)
+		switch {
+		case errors.Is(err, catalog.ErrNotFound):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("%w: looking at run %s: %w", ErrStore, id, err)
+		case b.State == catalog.StateReady:
+			return b, nil
+		case b.State != catalog.StateRunning:
+			return nil, nil
+		}
+		if err := r.interrupt(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: run %s was marked as interrupted and still says that it is running", ErrStore, id)
 }
 
 // readBack reads every part from the store and compares its hash.

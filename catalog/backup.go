@@ -4,7 +4,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Format is the version of the manifest that this package writes. It reads this and all before it.
@@ -57,10 +62,12 @@ type Kind string
 
 // The kinds of backup.
 const (
-	KindManual Kind = "manual" // somebody asked for it
-	KindSafety Kind = "safety" // what a target held before a restore replaced it
-	KindImport Kind = "import" // it was read from a file or a URL
-	KindCopy   Kind = "copy"   // it is being copied from another store, or couldn't be; once it is ready it is of its former kind
+	KindManual    Kind = "manual"    // somebody asked for it
+	KindAutomatic Kind = "automatic" // a policy made it; it is kept as long as that policy says, and dies with its data store
+	KindShutdown  Kind = "shutdown"  // made when a host shut down
+	KindSafety    Kind = "safety"    // what a target held before a restore replaced it
+	KindImport    Kind = "import"    // it was read from a file or a URL
+	KindCopy      Kind = "copy"      // it is being copied from another store, or couldn't be; once it is ready it is of its former kind
 )
 
 // A Backup is the manifest of one backup. It never holds a secret.
@@ -79,8 +86,17 @@ type Backup struct {
 	Timings   Timings   `json:"timings,omitzero"`
 	Token     int64     `json:"token,omitempty"` // the fencing token of the run's lease
 
-	// DeleteAfter is when the backup may be deleted, unless it is the last good one of its data store; zero: it is kept for ever.
+	// DeleteAfter is when the backup may be deleted, unless it is the last good one of its data store; zero: it is kept for ever, or as
+	// long as its policy says.
 	DeleteAfter time.Time `json:"deleteAfter,omitzero"`
+	DeletedAt   time.Time `json:"deletedAt,omitzero"` // when it was unlisted, if it is being deleted
+
+	// Of an automatic backup: the ID of the policy that made it, and the due time that it was made for.
+	Policy  string    `json:"policy,omitempty"`
+	DueTime time.Time `json:"dueTime,omitzero"`
+
+	Labels map[string]string `json:"labels,omitempty"` // the host's own; see ValidLabels
+	Pinned bool              `json:"pinned,omitempty"` // retention leaves it alone
 
 	Source Source `json:"source,omitzero"`
 	Parts  []Part `json:"parts,omitempty"`
@@ -187,6 +203,44 @@ func ValidName(s string) error {
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		if !letter && (i == 0 || c != '-' && c != '_' && c != '.') {
 			return fmt.Errorf("character %d, %q, is not allowed: letters, digits, \"-\", \"_\" and \".\" are, and it begins with a letter or digit", i+1, c)
+		}
+	}
+	return nil
+}
+
+// ValidBackupName returns nil for a string that can be given to a backup as its name: what ValidName says, with a letter at its beginning.
+func ValidBackupName(s string) error {
+	if err := ValidName(s); err != nil {
+		return err
+	}
+	if s[0] >= '0' && s[0] <= '9' {
+		return fmt.Errorf("character 1, %q, is not allowed: the name of a backup begins with a letter", s[0])
+	}
+	return nil
+}
+
+// The limits of labels: how many there may be, and how long a value may be, in bytes.
+const (
+	MaxLabels   = 64
+	MaxLabelLen = 200
+)
+
+// ValidLabels returns nil for labels that a backup can have: up to MaxLabels, with keys as ValidName says and values of up to MaxLabelLen bytes
+// of printable text in UTF-8. A value may be empty.
+func ValidLabels(labels map[string]string) error {
+	if len(labels) > MaxLabels {
+		return fmt.Errorf("there are %d labels, the limit is %d", len(labels), MaxLabels)
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if err := ValidName(key); err != nil {
+			return fmt.Errorf("label %.40q: its key: %w", key, err)
+		}
+		value := labels[key]
+		if len(value) > MaxLabelLen {
+			return fmt.Errorf("label %s: its value has %d bytes, the limit is %d", key, len(value), MaxLabelLen)
+		}
+		if !utf8.ValidString(value) || strings.ContainsFunc(value, func(c rune) bool { return !unicode.IsPrint(c) }) {
+			return fmt.Errorf("label %s: its value %.40q has something in it that can't be printed", key, value)
 		}
 	}
 	return nil

@@ -51,12 +51,6 @@ type Catalog interface {
 	Delete(ctx context.Context, id ID, rev Revision) error
 }
 
-// A Query selects backups. The zero Query selects all that are ready.
-type Query struct {
-	DataStore string  // only of this data store, if not empty
-	States    []State // in one of these states; empty means StateReady
-}
-
 // A Leaser gives out leases: the right to be the only one at work on something, for as long as it is renewed.
 type Leaser interface {
 	// Acquire takes the lease called name for ttl, or returns at once with a *HeldError (which wraps ErrHeld) if

@@ -128,6 +128,14 @@ func (b *Backup) validate() error {
 			return fmt.Errorf("name %.40q: %w", b.Name, err)
 		}
 	}
+	if b.Policy != "" {
+		if err := ValidName(b.Policy); err != nil {
+			return fmt.Errorf("policy %.40q: %w", b.Policy, err)
+		}
+	}
+	if err := ValidLabels(b.Labels); err != nil {
+		return err
+	}
 	switch b.State {
 	case StateRunning, StateReady, StateFailed, StateInterrupted, StateDeleting:
 	default:

@@ -171,7 +171,7 @@ func (m *memory) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.B
 				continue
 			case q.DataStore != "" && b.DataStore != q.DataStore && !(m.is("data store by prefix") && strings.HasPrefix(b.DataStore, q.DataStore)):
 				continue
-			case len(q.States) == 0 && b.State != catalog.StateReady, len(q.States) > 0 && !slices.Contains(q.States, b.State):
+			case !inAnyDataStore(q).Match(b):
 				continue
 			}
 			if !yield(b, nil) {
@@ -291,4 +291,10 @@ func (l *memoryLease) Release(ctx context.Context) error {
 	}
 	l.h.released = !l.m.is("Release does nothing")
 	return nil
+}
+
+// inAnyDataStore is q without its data store, which a fault is about.
+func inAnyDataStore(q catalog.Query) catalog.Query {
+	q.DataStore = ""
+	return q
 }

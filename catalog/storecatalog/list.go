@@ -18,10 +18,6 @@ import (
 func (c *Catalog) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.Backup, error] {
 	return func(yield func(*catalog.Backup, error) bool) {
 		fail := func(err error) bool { return yield(nil, fmt.Errorf("storecatalog: list: %w", err)) }
-		states := q.States
-		if len(states) == 0 {
-			states = []catalog.State{catalog.StateReady}
-		}
 		records, err := c.records(ctx, q.DataStore)
 		if err != nil {
 			fail(err)
@@ -40,7 +36,7 @@ func (c *Catalog) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.
 			case err != nil:
 				fail(err)
 				return
-			case slices.Contains(states, v.backup.State):
+			case q.Match(v.backup):
 				more = yield(v.backup, nil)
 			}
 			if !more {

@@ -1,0 +1,29 @@
+package catalog
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// A Stay is how long a store had a backup, and how many bytes of it: what a bill is made of.
+type Stay struct {
+	ID        ID
+	DataStore string
+	Kind      Kind
+	Bytes     int64     // as stored, without what is adopted
+	From      time.Time // when the backup was ready, or copied into the store, to the second
+	Until     time.Time // when it was deleted, to the second; zero: the store still has it
+}
+
+// A Ledger is a Catalog that remembers how long a store had the backups that are deleted by now.
+type Ledger interface {
+	// Began notes when a copy of a backup came into the store, whose manifest tells when the backup was ready elsewhere. It comes before
+	// the copy is published. Noting it again replaces the former note.
+	Began(ctx context.Context, b *Backup, at time.Time) error
+	// Ended notes that a backup was there until its DeletedAt. It comes after the manifest says so, and before anything is deleted. Noting
+	// the same again changes nothing.
+	Ended(ctx context.Context, b *Backup) error
+	// Stays gives the stays that overlap the time from one moment until another, those that haven't ended too, in no order.
+	Stays(ctx context.Context, from, until time.Time) iter.Seq2[Stay, error]
+}
