@@ -59,7 +59,7 @@ func Copy(ctx context.Context, q CopyRequest) (*restore.Report, error) {
 		return nil, fmt.Errorf("taking the snapshot: %w", err)
 	}
 	defer live.snapshot.Close()
-	watch := &watch{operation: "copy", to: q.Progress, now: clock.Or(q.Now), start: clock.Or(q.Now)()}
+	watch := silent("copy", q.Progress, clock.Or(q.Now))
 	opts := q.options()
 	opts.Progress = watch.restore
 	return restore.Copy(ctx, live, loader, opts, restore.CopyConfig{Now: q.Now, TempDir: q.TempDir})

@@ -1,6 +1,7 @@
 package amber
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -141,14 +142,32 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	if err != nil {
 		return nil, err
 	}
-	watch := s.watch("backup", q.Progress)
-	b, err := at.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
-		Snapshotter: q.Snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Progress: watch.backup})
+	return s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
+		Snapshotter: q.Snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
+}
+
+// run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.
+func (s *Service) run(ctx context.Context, at *place, operation string, attempt int, progress func(Progress), q backup.Request) (*catalog.Backup, error) {
+	q.Kind = cmp.Or(q.Kind, catalog.KindManual)
+	watch := s.watch(ctx, Event{Operation: operation, DataStore: q.DataStore, Kind: q.Kind, Store: at.Name, Policy: q.Policy, DueTime: q.DueTime, Attempt: attempt}, progress)
+	registered := q.Registered
+	q.Progress = watch.backup
+	q.Registered = func(ctx context.Context, id catalog.ID) error {
+		watch.registered(id)
+		if registered == nil {
+			return nil
+		}
+		return registered(ctx, id)
+	}
+	watch.begin()
+	b, err := at.runner.Run(ctx, q)
 	if err != nil {
+		watch.end(0, 0, err)
 		return nil, err
 	}
-	s.cfg.Logger.InfoContext(ctx, "backup is ready", "dataStore", b.DataStore, "backup", b.ID, "keys", b.Keys,
+	s.cfg.Logger.InfoContext(ctx, operation+" is ready", "dataStore", b.DataStore, "backup", b.ID, "kind", b.Kind, "keys", b.Keys,
 		"bytes", b.StoredBytes, "duration", b.Timings.Total)
+	watch.end(b.Keys, b.StoredBytes, nil)
 	return b, nil
 }
 
@@ -176,35 +195,50 @@ func (s *Service) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.
 // Get returns the manifest of a backup in any state, of copies in several stores that of one that is ready before others. The error
 // wraps catalog.ErrNotFound or catalog.ErrCorrupt; others are those of a store that can't be asked, if no other has the backup.
 func (s *Service) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, error) {
-	var found *catalog.Backup
+	c := s.get(ctx, id)
+	return c.b, c.err
+}
+
+func (s *Service) get(ctx context.Context, id catalog.ID) kept {
+	var found kept
 	var errs []error
 	for c := range s.copies(ctx, id) {
 		switch {
 		case c.err != nil:
 			errs = append(errs, c.err)
 		case c.b.State == catalog.StateReady:
-			return c.b, nil
-		case found == nil:
-			found = c.b
+			return c
+		case found.b == nil:
+			found = c
 		}
 	}
 	switch {
-	case found != nil:
-		return found, nil
+	case found.b != nil:
+		return found
 	case len(errs) == 0:
-		return nil, noBackup(id)
+		return kept{err: noBackup(id)}
 	}
-	return nil, errors.Join(errs...)
+	return kept{err: errors.Join(errs...)}
 }
 
 // Verify proves a backup from the stores alone, as a restore would before it touches its target: each copy that is ready. It returns
 // what was found of the first, and an error if one of them doesn't verify or a store can't be asked. progress may be nil.
 // See restore.Restorer.Verify for what the errors wrap.
 func (s *Service) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*restore.Verification, error) {
+	watch := s.watch(ctx, Event{Operation: "verify", Backup: id}, progress)
+	v, err := s.verify(ctx, id, watch)
+	if err != nil {
+		watch.end(0, 0, err)
+		return nil, err
+	}
+	watch.end(v.Keys, v.StoredBytes, nil)
+	return v, nil
+}
+
+func (s *Service) verify(ctx context.Context, id catalog.ID, watch *watch) (*restore.Verification, error) {
 	var first *restore.Verification
 	var errs []error
 	var unready *catalog.Backup
-	watch := s.watch("verify", progress)
 	for c := range s.copies(ctx, id) {
 		v, err := (*restore.Verification)(nil), c.err
 		switch {
@@ -212,6 +246,7 @@ func (s *Service) Verify(ctx context.Context, id catalog.ID, progress func(Progr
 		case c.b.State != catalog.StateReady:
 			unready = c.b
 		default:
+			watch.about(c.at, c.b)
 			v, err = c.at.restorer.Verify(ctx, id, watch.restore)
 			err = c.at.wrap(err)
 		}
@@ -262,5 +297,6 @@ func (s *Service) Sweep(ctx context.Context, grace time.Duration) (backup.SweepR
 			errs = append(errs, at.wrap(err))
 		}
 	}
+	s.tellSwept(ctx, all)
 	return all, errors.Join(errs...)
 }

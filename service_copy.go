@@ -40,7 +40,18 @@ func (s *Service) CopyBackup(ctx context.Context, q CopyBackupRequest) (*CopyBac
 	if err != nil {
 		return nil, err
 	}
-	start := s.now()
+	watch := s.watch(ctx, Event{Operation: "copy", Backup: q.Backup, Store: to.Name}, q.Progress)
+	rep, err := s.copyBackup(ctx, to, &q, watch)
+	if err != nil {
+		watch.end(0, 0, err)
+		return nil, err
+	}
+	rep.Took = s.now().Sub(watch.start)
+	watch.end(rep.Backup.Keys, rep.Backup.StoredBytes, nil)
+	return rep, nil
+}
+
+func (s *Service) copyBackup(ctx context.Context, to *place, q *CopyBackupRequest, watch *watch) (*CopyBackupReport, error) {
 	var errs []error
 	var there *catalog.Backup
 	for c := range s.copies(ctx, q.Backup) {
@@ -55,12 +66,14 @@ func (s *Service) CopyBackup(ctx context.Context, q CopyBackupRequest) (*CopyBac
 			continue
 		case c.at == to:
 			there = c.b
+			watch.about(to, c.b)
 			continue
 		}
+		watch.about(to, c.b)
 		b, made, err := to.runner.Copy(ctx, backup.CopyRequest{Backup: q.Backup, Store: c.at.Store, Catalog: c.at.Catalog,
-			Progress: s.watch("copy", q.Progress).backup})
+			Progress: watch.backup})
 		if err == nil {
-			rep := &CopyBackupReport{Backup: b, From: c.at.Name, To: to.Name, Existing: !made, Took: s.now().Sub(start)}
+			rep := &CopyBackupReport{Backup: b, From: c.at.Name, To: to.Name, Existing: !made}
 			s.cfg.Logger.InfoContext(ctx, "backup is copied", "backup", b.ID, "from", rep.From, "to", rep.To, "existing", rep.Existing, "bytes", b.StoredBytes)
 			return rep, nil
 		}
@@ -73,7 +86,7 @@ func (s *Service) CopyBackup(ctx context.Context, q CopyBackupRequest) (*CopyBac
 	case len(errs) > 0:
 		return nil, errors.Join(errs...)
 	case there != nil:
-		return &CopyBackupReport{Backup: there, From: to.Name, To: to.Name, Existing: true, Took: s.now().Sub(start)}, nil
+		return &CopyBackupReport{Backup: there, From: to.Name, To: to.Name, Existing: true}, nil
 	}
 	return nil, fmt.Errorf("copy: %w", noBackup(q.Backup))
 }

@@ -79,17 +79,30 @@ type ExportFile struct {
 // error is a *restore.PartialError, and it is one too when a writer got bytes of a file that isn't whole, or a server may have taken it and
 // didn't say so. Cancelling ctx ends an export within a second.
 func (s *Service) Export(ctx context.Context, q ExportRequest) (*ExportReport, error) {
-	start := s.now()
 	out, err := s.exportTarget(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	opts := &restore.Options{Expiry: q.Expiry, Select: q.Select, Accept: q.Accept, Compare: restore.CompareNone, Progress: s.watch("export", q.Progress).restore}
+	watch := s.watch(ctx, Event{Operation: "export", Backup: q.Backup}, q.Progress)
+	rep, err := s.export(ctx, out, &q, watch)
+	if err != nil {
+		watch.end(0, 0, err)
+		return nil, err
+	}
+	rep.Took = s.now().Sub(watch.start)
+	s.cfg.Logger.InfoContext(ctx, "backup is exported", "backup", q.Backup, "target", rep.Target, "dialect", rep.Dialect, "keys", rep.Keys, "bytes", rep.Bytes, "duration", rep.Took)
+	watch.end(rep.Keys, rep.Bytes, nil)
+	return rep, nil
+}
+
+func (s *Service) export(ctx context.Context, out *exportTarget, q *ExportRequest, watch *watch) (*ExportReport, error) {
+	opts := &restore.Options{Expiry: q.Expiry, Select: q.Select, Accept: q.Accept, Compare: restore.CompareNone, Progress: watch.restore}
 	if q.Replace {
 		opts.Conflict = restore.Replace
 	}
 	var rep *restore.Report
-	err = s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) (err error) {
+	err := s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) (err error) {
+		watch.about(at, b)
 		if rep, err = at.restorer.Restore(ctx, b.ID, out.loader, opts); isBad(err) {
 			s.cfg.Logger.WarnContext(ctx, "a copy of a backup can't be exported", "backup", b.ID, "store", at.Name, "error", err)
 		}
@@ -107,8 +120,6 @@ func (s *Service) Export(ctx context.Context, q ExportRequest) (*ExportReport, e
 			}
 		}
 	}
-	all.Took = s.now().Sub(start)
-	s.cfg.Logger.InfoContext(ctx, "backup is exported", "backup", q.Backup, "target", rep.Target, "dialect", rep.Dialect, "keys", rep.Keys, "bytes", rep.Bytes, "duration", all.Took)
 	return all, nil
 }
 

@@ -71,15 +71,8 @@ func (s *Service) Import(ctx context.Context, q ImportRequest) (*catalog.Backup,
 	if err != nil {
 		return nil, err
 	}
-	watch := s.watch("import", q.Progress)
-	b, err := at.runner.Run(ctx, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Kind: catalog.KindImport,
-		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Progress: watch.backup})
-	if err != nil {
-		return nil, err
-	}
-	s.cfg.Logger.InfoContext(ctx, "import is ready", "dataStore", b.DataStore, "backup", b.ID, "keys", b.Keys,
-		"bytes", b.StoredBytes, "duration", b.Timings.Total)
-	return b, nil
+	return s.run(ctx, at, "import", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Kind: catalog.KindImport,
+		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
 }
 
 // importSource returns what reads what a request asks for.

@@ -78,7 +78,7 @@ func (s *Service) PlanRestore(ctx context.Context, q RestoreRequest) (*restore.P
 	}
 	var plan *restore.Plan
 	err := s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) error {
-		loader, opts, err := s.restoreOptions(at, b, &q)
+		loader, opts, err := s.restoreOptions(at, b, &q, silent("restore", q.Progress, s.now))
 		if err == nil {
 			plan, err = at.restorer.Plan(ctx, b.ID, loader, opts)
 		}
@@ -97,10 +97,26 @@ func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Repor
 	if err := q.check(); err != nil {
 		return nil, err
 	}
+	watch := s.watch(ctx, Event{Operation: "restore", Backup: q.Backup}, q.Progress)
+	return watch.restored(s.restoreCopy(ctx, &q, watch))
+}
+
+// restored tells of the end of a restore, and returns the same.
+func (w *watch) restored(rep *restore.Report, err error) (*restore.Report, error) {
+	if err != nil {
+		w.end(0, 0, err)
+		return nil, err
+	}
+	w.end(rep.Keys, rep.Bytes, nil)
+	return rep, nil
+}
+
+// restoreCopy restores the first copy of a backup that verifies.
+func (s *Service) restoreCopy(ctx context.Context, q *RestoreRequest, watch *watch) (*restore.Report, error) {
 	var rep *restore.Report
 	var passed []error
 	err := s.withCopy(ctx, q.Backup, func(at *place, b *catalog.Backup) (err error) {
-		rep, err = s.restore(ctx, at, b, &q)
+		rep, err = s.restore(ctx, at, b, q, watch)
 		if isBad(err) {
 			s.cfg.Logger.WarnContext(ctx, "a copy of a backup can't be restored", "backup", b.ID, "store", at.Name, "error", err)
 			passed = append(passed, at.wrap(err))
@@ -117,8 +133,9 @@ func (s *Service) Restore(ctx context.Context, q RestoreRequest) (*restore.Repor
 }
 
 // restore restores the copy of a backup that a store has.
-func (s *Service) restore(ctx context.Context, at *place, b *catalog.Backup, q *RestoreRequest) (*restore.Report, error) {
-	loader, opts, err := s.restoreOptions(at, b, q)
+func (s *Service) restore(ctx context.Context, at *place, b *catalog.Backup, q *RestoreRequest, watch *watch) (*restore.Report, error) {
+	watch.about(at, b)
+	loader, opts, err := s.restoreOptions(at, b, q, watch)
 	if err != nil {
 		return nil, err
 	}
@@ -149,9 +166,9 @@ func (q *RestoreRequest) checkTarget() error {
 }
 
 // restoreOptions makes of a request what a Restorer takes.
-func (s *Service) restoreOptions(at *place, b *catalog.Backup, q *RestoreRequest) (restore.Loader, *restore.Options, error) {
+func (s *Service) restoreOptions(at *place, b *catalog.Backup, q *RestoreRequest, watch *watch) (restore.Loader, *restore.Options, error) {
 	opts := &restore.Options{Conflict: q.Conflict, Expiry: q.Expiry, Select: q.Select, Accept: q.Accept, Compare: q.Compare,
-		Progress: s.watch("restore", q.Progress).restore}
+		Progress: watch.restore}
 	if q.Conflict == restore.Replace && !q.NoSafetyBackup && q.To != nil {
 		opts.Safety = func(ctx context.Context) (catalog.ID, error) { return s.safetyBackup(ctx, at, b, q) }
 	}
@@ -172,7 +189,7 @@ func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backu
 	if err != nil {
 		return "", err
 	}
-	b, err := at.runner.Run(ctx, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
+	b, err := s.run(ctx, at, "backup", 0, nil, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
 		Description: "what the target held before " + string(of.ID) + " was restored into it"})
 	if err != nil {
 		return "", fmt.Errorf("%w; without a safety backup the restore works if it is told so", err)
@@ -197,6 +214,11 @@ func (s *Service) RestoreLatest(ctx context.Context, dataStore string, q Restore
 	if err := q.checkTarget(); err != nil {
 		return nil, err
 	}
+	watch := s.watch(ctx, Event{Operation: "restore", DataStore: dataStore}, q.Progress)
+	return watch.restored(s.restoreLatest(ctx, dataStore, &q, watch))
+}
+
+func (s *Service) restoreLatest(ctx context.Context, dataStore string, q *RestoreRequest, watch *watch) (*restore.Report, error) {
 	var bad []error
 	for f, err := range s.ListAll(ctx, catalog.Query{DataStore: dataStore}) {
 		switch {
@@ -212,7 +234,7 @@ func (s *Service) RestoreLatest(ctx context.Context, dataStore string, q Restore
 		if err != nil {
 			return nil, err
 		}
-		rep, err := s.restore(ctx, at, f.Backup, &q)
+		rep, err := s.restore(ctx, at, f.Backup, q, watch)
 		if err == nil {
 			for _, e := range bad {
 				rep.Warnings = append(rep.Warnings, "a newer backup was passed over: "+e.Error())
@@ -256,16 +278,27 @@ func (s *Service) RestoreNew(ctx context.Context, q RestoreRequest, n NewRequest
 	case q.Backup == "":
 		return nil, nil, errors.New("amber: RestoreRequest.Backup is required")
 	}
-	b, err := s.Get(ctx, q.Backup)
-	if err != nil {
-		return nil, nil, err
+	watch := s.watch(ctx, Event{Operation: "restore", Backup: q.Backup}, q.Progress)
+	made, rep, err := s.restoreNew(ctx, &q, &n, watch)
+	rep, err = watch.restored(rep, err)
+	return made, rep, err
+}
+
+func (s *Service) restoreNew(ctx context.Context, q *RestoreRequest, n *NewRequest, watch *watch) (restore.Provisioned, *restore.Report, error) {
+	c := s.get(ctx, q.Backup)
+	if c.err != nil {
+		return nil, nil, c.err
 	}
-	made, err := n.Provisioner.Provision(ctx, restore.NeedOf(b, n.Parameters))
+	watch.about(c.at, c.b)
+	made, err := n.Provisioner.Provision(ctx, restore.NeedOf(c.b, n.Parameters))
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a data store for %s: %w", q.Backup, err)
 	}
 	q.To = made.Options()
-	rep, err := s.Restore(ctx, q)
+	var rep *restore.Report
+	if err = q.checkTarget(); err == nil {
+		rep, err = s.restoreCopy(ctx, q, watch)
+	}
 	if err == nil {
 		return made, rep, nil
 	}
