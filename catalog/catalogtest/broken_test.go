@@ -48,6 +48,23 @@ var broken = map[string]string{
 	"paused publishes":       "paused-holder",
 	"no end":                 "lease-expiry",
 	"Release does nothing":   "lease-release",
+
+	"one share at a time":         "share",
+	"share without an owner":      "share",
+	"share keeps others out":      "share-names",
+	"shares of any name":          "share-names",
+	"look and share":              "share-race",
+	"share comes late":            "share-order",
+	"share released is told":      "share-release",
+	"Release of all shares":       "share-release",
+	"Renew of a released share":   "share-release",
+	"share isn't renewed":         "share-renew",
+	"share has no end":            "share-expiry",
+	"share ends early":            "share-expiry",
+	"Renew of a share that ended": "share-expiry",
+	"Release brings a share back": "share-expiry",
+	"share of anything":           "share-invalid",
+	"share ignores the context":   "share-cancelled",
 }
 
 // TestGoodCatalog is what TestBroken runs in a child process, with a catalog that breaks one rule. By itself it shows
@@ -61,6 +78,15 @@ func TestGoodCatalog(t *testing.T) {
 		Clock:   clock,
 		Corrupt: func(t *testing.T, c catalog.Catalog, id catalog.ID) { c.(*memory).corrupt(id) },
 	})
+}
+
+// TestNoSharer: shared leases are an ability that a catalog may lack.
+func TestNoSharer(t *testing.T) {
+	clock := catalogtest.NewClock()
+	catalogtest.Run(t, func(t *testing.T) (catalog.Catalog, catalog.Leaser) {
+		m := newMemory(clock, "")
+		return m, struct{ catalog.Leaser }{m}
+	}, &catalogtest.Options{Clock: clock})
 }
 
 // TestBroken shows that every subtest of the suite finds a catalog that breaks its rule.

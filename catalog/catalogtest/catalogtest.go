@@ -66,6 +66,9 @@ func Run(t *testing.T, open func(t *testing.T) (catalog.Catalog, catalog.Leaser)
 		}
 		t.Run(r.name, func(t *testing.T) {
 			cat, leaser := open(t)
+			if _, ok := leaser.(catalog.Sharer); !ok && strings.HasPrefix(r.name, "share") {
+				return // shared leases are an ability that a catalog may have
+			}
 			c := &check{T: t, ctx: t.Context(), cat: cat, leaser: leaser, other: cat, otherLeaser: leaser, rule: r.rule, opts: opts}
 			if opts.Another != nil {
 				c.other, c.otherLeaser = opts.Another(t, cat)
@@ -109,6 +112,16 @@ var rules = []struct {
 	{"lease-expiry", "a lease that isn't renewed in time can be acquired by others at the time that HeldError tells, and its holder gets ErrLeaseLost", leaseExpiry},
 	{"lease-tokens", "every lease of a name has a higher token than all before it", leaseTokens},
 	{"lease-invalid", "a lease needs a name and a time to live", leaseInvalid},
+	{"share", "several may have a shared lease at a time, and Sharers tells of each who has it and until when", shares},
+	{"share-names", "shared leases of a name have nothing to do with those of other names, nor with exclusive ones", shareNames},
+	{"share-race", "all that share a name at once get a lease, and Sharers tells of all of them", shareRace},
+	{"share-order", "of one who shares a name and then looks whether a backup is ready, and one who puts it as deleting and then asks for Sharers, " +
+		"one knows of the other", shareOrder},
+	{"share-release", "a shared lease that was released isn't told any more, and those of others are; releasing it again does nothing", shareRelease},
+	{"share-renew", "a shared lease that is renewed in time is kept", shareRenew},
+	{"share-expiry", "a shared lease that isn't renewed in time is over at the time that Sharers has told, and its holder gets ErrLeaseLost", shareExpiry},
+	{"share-invalid", "a shared lease needs a name and a time to live", shareInvalid},
+	{"share-cancelled", "with a context that has ended, Share and Sharers return an error that wraps ctx.Err(), and nothing is shared", shareCancelled},
 	{"paused-holder", "who lost its lease can't publish once its run was declared dead", pausedHolder},
 }
 

@@ -27,6 +27,7 @@ type memory struct {
 	old       map[catalog.ID]entry // as before the last Put
 	kept      map[catalog.ID]*catalog.Backup
 	leases    map[string]*held
+	shares    map[*memoryShare]bool
 }
 
 type entry struct {
@@ -42,7 +43,7 @@ type held struct {
 
 func newMemory(clock *catalogtest.Clock, broken string) *memory {
 	return &memory{clock: clock, broken: broken, manifests: map[catalog.ID]entry{}, old: map[catalog.ID]entry{},
-		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}}
+		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}, shares: map[*memoryShare]bool{}}
 }
 
 func (m *memory) is(fault string) bool { return m.broken == fault }

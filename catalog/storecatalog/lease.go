@@ -42,11 +42,8 @@ func (c *Catalog) Acquire(ctx context.Context, name string, ttl time.Duration) (
 }
 
 func (c *Catalog) acquire(ctx context.Context, name string, ttl time.Duration) (*lease, error) {
-	if ttl <= 0 {
-		return nil, fmt.Errorf("lease %.200q: its time to live, %v, is not positive", name, ttl)
-	}
-	if err := storage.ValidKey(leasePrefix + name); err != nil || strings.Contains(name, "/") {
-		return nil, fmt.Errorf("%.200q can't be the name of a lease: it has a slash or can't be a part of a key", name)
+	if err := validLease(name, ttl); err != nil {
+		return nil, err
 	}
 	l := &lease{c: c, name: name}
 	for range 100 {
@@ -96,6 +93,17 @@ func (c *Catalog) acquire(ctx context.Context, name string, ttl time.Duration) (
 		return l, nil
 	}
 	return nil, fmt.Errorf("lease %s: others were quicker a hundred times", name)
+}
+
+// validLease says what is wrong with what a lease is asked for by.
+func validLease(name string, ttl time.Duration) error {
+	if ttl <= 0 {
+		return fmt.Errorf("lease %.200q: its time to live, %v, is not positive", name, ttl)
+	}
+	if err := storage.ValidKey(leasePrefix + name); err != nil || strings.Contains(name, "/") {
+		return fmt.Errorf("%.200q can't be the name of a lease: it has a slash or can't be a part of a key", name)
+	}
+	return nil
 }
 
 // holder returns who holds a lease by a token, or nil if nobody does any more.

@@ -10,6 +10,7 @@
 //	<data store>/<id>/manifest.json          revision 2: how the run ended; the commit point of a backup
 //	<data store>/<id>/manifest-000003.json   revision 3, and so on: what changed later
 //	_leases/<name>/<token>.json              a lease; the highest token counts
+//	_leases/<name>/shared-<nonce>.json       a shared lease, until it is released or has ended
 //
 // The highest revision is the manifest, and a backup is there only with its run.json. Delete puts a last revision, which says
 // deleting, and removes it after all others, so that no older one appears again. Should a writer that slept through the
