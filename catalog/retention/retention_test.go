@@ -121,7 +121,7 @@ func TestValidate(t *testing.T) {
 		{retention.Rules{Hourly: -1}, 7, "Rules.Hourly is -1"},
 		{retention.Rules{Daily: 8}, 7, "Rules.Daily is 8, the limit is 7 days"},
 		{retention.Rules{Daily: math.MinInt}, 7, "Rules.Daily is -9223372036854775808"},
-		{retention.Rules{Weekly: 2}, 7, "Rules.Weekly is 2, the limit is 1 weeks"},
+		{retention.Rules{Weekly: 2}, 7, "Rules.Weekly is 2, the limit is 1 week"},
 		{retention.Rules{Weekly: 2}, 8, ""},
 		{retention.Rules{Weekly: -1}, 8, "Rules.Weekly is -1"},
 		{retention.Rules{Monthly: 25}, 0, "Rules.Monthly is 25, the limit is 24 months"},

@@ -20,23 +20,23 @@ func (r Rules) Validate(maxDays int) error {
 		value, limit int
 		unit         string
 	}{
-		{"Days", r.Days, maxDays, "days"},
-		{"Count", r.Count, MaxCount, "backups"},
-		{"Hourly", r.Hourly, maxDays * 24, "hours"},
-		{"Daily", r.Daily, maxDays, "days"},
-		{"Weekly", r.Weekly, (maxDays + 6) / 7, "weeks"},
-		{"Monthly", r.Monthly, (maxDays*12 + 364) / 365, "months"},
-		{"Yearly", r.Yearly, (maxDays + 364) / 365, "years"},
+		{"Days", r.Days, maxDays, "day"},
+		{"Count", r.Count, MaxCount, "backup"},
+		{"Hourly", r.Hourly, maxDays * 24, "hour"},
+		{"Daily", r.Daily, maxDays, "day"},
+		{"Weekly", r.Weekly, (maxDays + 6) / 7, "week"},
+		{"Monthly", r.Monthly, (maxDays*12 + 364) / 365, "month"},
+		{"Yearly", r.Yearly, (maxDays + 364) / 365, "year"},
 	} {
 		if f.value < 0 {
-			return fmt.Errorf("retention: Rules.%s is %d, it can't be negative: use 0 to %d %s, 0 for no such rule", f.name, f.value, f.limit, f.unit)
+			return fmt.Errorf("retention: Rules.%s is %d, it can't be negative: use 0 to %s, 0 for no such rule", f.name, f.value, count(f.limit, f.unit))
 		}
 		if f.value > f.limit {
 			why := ""
 			if f.name != "Count" {
 				why = fmt.Sprintf(", for backups may be kept for %d days", maxDays)
 			}
-			return fmt.Errorf("retention: Rules.%s is %d, the limit is %d %s%s", f.name, f.value, f.limit, f.unit, why)
+			return fmt.Errorf("retention: Rules.%s is %d, the limit is %s%s", f.name, f.value, count(f.limit, f.unit), why)
 		}
 	}
 	if r.FallPercent < -1 || r.FallPercent > 100 {
