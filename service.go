@@ -20,6 +20,7 @@ import (
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/restore"
+	"github.com/amberkv/amber/schedule"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/seal"
 )
@@ -57,6 +58,23 @@ type Config struct {
 	// Events are told what happens.
 	Events Events
 
+	// Journal keeps policies and what became of their due times, for this Service and all others that share it. nil: they are kept in Store, which has to
+	// have exclusive creates then; where it doesn't, what has to do with policies is refused, and everything else works.
+	Journal schedule.Journal
+	// DataStores says how a data store is reached when a policy's backup of it is due, or that of BackupOnShutdown: by From and Prefer, or by a Snapshotter;
+	// Description, Recipients and Progress may be set as well, all else comes from the policy. It is asked for each attempt, so that passwords
+	// may change; policies hold none. Its error is that of the attempt. RunSchedules needs it.
+	DataStores func(ctx context.Context, dataStore string) (BackupRequest, error)
+	// Limits are those of policies. Workers are how many due backups are made at a time; 0: 4. ScheduleGrace is how long these may go on when
+	// RunSchedules is to end; 0: they are stopped at once, and their due times are left to others or to a later start.
+	Limits        schedule.Limits
+	Workers       int
+	ScheduleGrace time.Duration
+	// TidyEvery is how often retention and a sweep are run while schedules run, by one Service of those that share a Leaser; 0: an hour.
+	TidyEvery time.Duration
+	// BackupOnShutdown are the backups that Close makes, of kind "shutdown". Where neither From nor Snapshotter is set DataStores is asked.
+	BackupOnShutdown []BackupRequest
+
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
 	LeaseTTL time.Duration
 	// Now tells the time. nil: the machine's clock.
@@ -66,9 +84,11 @@ type Config struct {
 // A Service is the Backups page of a managed service, as calls. It is safe for use by several goroutines, and any number of
 // processes may have one over the same stores.
 type Service struct {
-	cfg    Config
-	places []*place // the first is that of Config.Store
-	now    clock.Func
+	cfg       Config
+	places    []*place // the first is that of Config.Store
+	now       clock.Func
+	schedules schedules
+	closing   closing
 }
 
 // New returns a Service. It touches nothing. The error says which field of the configuration is missing or wrong.
@@ -93,6 +113,9 @@ func New(cfg Config) (*Service, error) {
 		if err := s.addPlace(n); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.addSchedules(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -126,24 +149,29 @@ type BackupRequest struct {
 // Backup takes a snapshot and keeps it. It blocks until the backup is ready, which is when it returns nil, or failed;
 // cancelling ctx ends it within a second. See backup.Runner.Run for what the errors wrap.
 func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup, error) {
-	switch {
-	case q.From == nil && q.Snapshotter == nil:
-		return nil, errors.New("amber: BackupRequest.From or BackupRequest.Snapshotter is required")
-	case q.From != nil && q.Snapshotter != nil:
-		return nil, errors.New("amber: BackupRequest.From and BackupRequest.Snapshotter exclude each other")
-	}
-	if q.Snapshotter == nil {
-		var err error
-		if q.Snapshotter, err = replica.New(replica.Config{Options: q.From, Prefer: q.Prefer, Logger: s.cfg.Logger}); err != nil {
-			return nil, err
-		}
+	snapshotter, err := s.snapshotter(&q)
+	if err != nil {
+		return nil, err
 	}
 	at, err := s.place(q.Store)
 	if err != nil {
 		return nil, err
 	}
 	return s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
-		Snapshotter: q.Snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
+		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
+}
+
+// snapshotter returns what takes the snapshot that is asked for.
+func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
+	switch {
+	case q.From == nil && q.Snapshotter == nil:
+		return nil, errors.New("amber: BackupRequest.From or BackupRequest.Snapshotter is required")
+	case q.From != nil && q.Snapshotter != nil:
+		return nil, errors.New("amber: BackupRequest.From and BackupRequest.Snapshotter exclude each other")
+	case q.Snapshotter != nil:
+		return q.Snapshotter, nil
+	}
+	return replica.New(replica.Config{Options: q.From, Prefer: q.Prefer, Logger: s.cfg.Logger})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.
