@@ -78,8 +78,12 @@ type Run struct {
 	Reason    string    `json:"reason,omitempty"` // why it was skipped or missed, or why there were no more attempts
 
 	// Of due times that were missed together: the first, and how many there are from that until Due.
+	// A due time that lies in between and has a record of its own, because the clock was set back and the time came again, is what its own says.
 	First time.Time `json:"first,omitzero"`
-	Count int       `json:"count,omitempty"`
+	Count int       `json:"count,omitempty"` // at most MaxCount; there may be more
+
+	// Behind is the due time of the same policy whose backup had not ended when this one was skipped or missed.
+	Behind time.Time `json:"behind,omitzero"`
 
 	Start     time.Time  `json:"start,omitzero"`     // the point in the window at which it was to start
 	WindowEnd time.Time  `json:"windowEnd,omitzero"` // no attempt begins after that
@@ -88,6 +92,9 @@ type Run struct {
 	EndedAt   time.Time  `json:"endedAt,omitzero"`
 }
 
+// MaxCount is up to where due times that were missed together are counted.
+const MaxCount = 100_000
+
 // An Attempt is one try to make the backup of a due time.
 type Attempt struct {
 	Owner   string     `json:"owner"` // the scheduler that made it
@@ -95,6 +102,10 @@ type Attempt struct {
 	EndedAt time.Time  `json:"endedAt,omitzero"`
 	Backup  catalog.ID `json:"backup,omitempty"` // that was begun
 	Error   string     `json:"error,omitempty"`
+
+	// Neither is a try as Policy.Retries counts them, but a second one that was lost is.
+	Lost    bool `json:"lost,omitempty"`    // its scheduler died, or lost its lease: another one, that took over, says so
+	Stopped bool `json:"stopped,omitempty"` // its scheduler was stopped before it could end
 }
 
 // A RunQuery selects runs; each field that is set narrows that down.

@@ -1,12 +1,18 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"iter"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/clock"
 )
 
 // ErrOverlap is what a Job's error wraps if the data store is being backed up by somebody else: the due time is skipped.
@@ -56,4 +62,84 @@ type Config struct {
 
 	// Ended is told what became of a due time, from any goroutine; may be nil.
 	Ended func(ctx context.Context, r *Run)
+}
+
+// A Scheduler waits for the due times of policies and has their backups made. It is safe for use by several goroutines. Any number of schedulers, in any
+// number of processes, share a Journal and a Leaser.
+type Scheduler struct {
+	cfg   Config
+	log   *slog.Logger
+	now   clock.Func
+	owner string // differs from that of every other Scheduler: records that are equal were written by the same one
+}
+
+// New returns a Scheduler. The error says which field of the configuration is missing or wrong.
+func New(cfg Config) (*Scheduler, error) {
+	switch {
+	case cfg.Journal == nil:
+		return nil, errors.New("schedule: Config.Journal is required")
+	case cfg.Leaser == nil:
+		return nil, errors.New("schedule: Config.Leaser is required")
+	case cfg.Job == nil:
+		return nil, errors.New("schedule: Config.Job is required")
+	case cfg.LeaseTTL != 0 && cfg.LeaseTTL < 3*time.Second:
+		return nil, fmt.Errorf("schedule: Config.LeaseTTL is %v, it has to be at least 3s: a lease is renewed every third of it", cfg.LeaseTTL)
+	case cfg.Poll != 0 && cfg.Poll < time.Second:
+		return nil, fmt.Errorf("schedule: Config.Poll is %v, it has to be at least 1s: each time the policies are listed", cfg.Poll)
+	case cfg.Workers < 0:
+		return nil, fmt.Errorf("schedule: Config.Workers is negative: %d", cfg.Workers)
+	case cfg.Grace < 0:
+		return nil, fmt.Errorf("schedule: Config.Grace is negative: %v", cfg.Grace)
+	case cfg.Keep < 0:
+		return nil, fmt.Errorf("schedule: Config.Keep is negative: %v", cfg.Keep)
+	}
+	cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, 30*time.Second)
+	cfg.Poll = cmp.Or(cfg.Poll, time.Minute)
+	cfg.Workers = cmp.Or(cfg.Workers, 4)
+	cfg.Keep = cmp.Or(cfg.Keep, 400*24*time.Hour)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Owner == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("schedule: Config.Owner is empty, and this host has no name: %w", err)
+		}
+		cfg.Owner = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
+	return &Scheduler{cfg: cfg, log: cfg.Logger, now: clock.Or(cfg.Now), owner: cfg.Owner + "/" + rand.Text()[:6]}, nil
+}
+
+// Get returns a policy. The error wraps ErrNotFound or ErrCorrupt.
+func (s *Scheduler) Get(ctx context.Context, id string) (*Policy, error) {
+	p, _, err := s.cfg.Journal.GetPolicy(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("schedule: policy %.100q: %w", id, err)
+	}
+	return p, nil
+}
+
+// List gives all policies in the order of their IDs. One that can't be read is an error in the sequence that wraps ErrCorrupt, after which
+// the sequence goes on.
+func (s *Scheduler) List(ctx context.Context) iter.Seq2[*Policy, error] {
+	return func(yield func(*Policy, error) bool) {
+		for at, err := range s.cfg.Journal.Policies(ctx) {
+			if err != nil {
+				yield(nil, fmt.Errorf("schedule: policies: %w", err))
+				return
+			}
+			p, err := s.Get(ctx, at.ID)
+			if errors.Is(err, ErrNotFound) {
+				continue // it was removed meanwhile
+			}
+			if !yield(p, err) || err != nil && !errors.Is(err, ErrCorrupt) {
+				return
+			}
+		}
+	}
+}
+
+// Runs gives the runs that q selects, those of the latest due times first, as Journal.Runs does.
+func (s *Scheduler) Runs(ctx context.Context, q RunQuery) iter.Seq2[*Run, error] {
+	return s.cfg.Journal.Runs(ctx, q)
 }
