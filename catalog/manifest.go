@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/amberkv/amber/storage"
@@ -254,11 +255,14 @@ func (p *Part) validAdopted(state State) error {
 	return nil
 }
 
-// Reserved tells whether a key belongs to those that backups and leases have: below a backup's prefix, or below "_leases", in this
-// store or in one that begins at some directory of it. What has such a key is never adopted.
+// own are what the keys of everything begin with that isn't below a backup's prefix: no name of a data store begins with "_".
+var own = []string{"_leases", "_index", "_schedule", "_usage"}
+
+// Reserved tells whether a key belongs to those that Amber has itself: below a backup's prefix, or below "_leases" or another of the places where
+// it keeps what isn't a backup, in this store or in one that begins at some directory of it. What has such a key is never adopted.
 func Reserved(key string) bool {
 	for segment := range strings.SplitSeq(key, "/") {
-		if _, isID := ID(segment).Time(); isID || segment == "_leases" {
+		if _, isID := ID(segment).Time(); isID || slices.Contains(own, segment) {
 			return true
 		}
 	}

@@ -206,7 +206,7 @@ func TestManifestAdopted(t *testing.T) {
 	}
 	own := readyBackup().Prefix()
 	for _, key := range []string{own + "part-0000.rdb.zst", own + "dump.rdb", own + "run.json", own + "manifest.json", "invoices/20261123T221700.123Z-k7f3/part-0000.rdb",
-		"a/invoices/20261123T221700.123Z-k7f3/part-0000.rdb", "20261123T221700.123Z-k7f3", "_leases/backup-orders/00000001.json", "a/_leases/b/1.json", "../dump.rdb", "/etc/passwd", "a/../../x", ".ssh/x", ""} {
+		"a/invoices/20261123T221700.123Z-k7f3/part-0000.rdb", "20261123T221700.123Z-k7f3", "_leases/backup-orders/00000001.json", "a/_leases/b/1.json", "_index/log/x", "_schedule/x", "a/_usage/x", "../dump.rdb", "/etc/passwd", "a/../../x", ".ssh/x", ""} {
 		b := adopt(readyBackup(), key)
 		if data, err := Encode(b); err == nil {
 			t.Errorf("%q: Encode gives %d bytes", key, len(data))
