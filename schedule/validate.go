@@ -50,11 +50,8 @@ func (p *Policy) Validate(l Limits) error {
 		fail("window is %v: it must be of whole seconds", p.Window)
 	}
 	distance := p.validDistance(l, fail)
-	// The rules of retention are package retention's to know.
-	if r, ok := any(p.Retention).(interface{ Validate(maxDays int) error }); ok {
-		if err := r.Validate(l.MaxRetentionDays); err != nil {
-			fail("retention: %w", err)
-		}
+	if err := p.Retention.Validate(l.MaxRetentionDays); err != nil {
+		fail("retention: %w", err)
 	}
 	if p.Store != "" {
 		if err := catalog.ValidName(p.Store); err != nil {
