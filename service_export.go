@@ -175,7 +175,7 @@ func (s *Service) exportTarget(ctx context.Context, q *ExportRequest) (*exportTa
 
 func (s *Service) exportToStore(ctx context.Context, q *ExportRequest) (*exportTarget, error) {
 	if catalog.Reserved(q.Key) {
-		return nil, fmt.Errorf("amber: ExportRequest.Key %q is one that a backup or a lease has itself: choose another, such as exports/orders.rdb", q.Key)
+		return nil, fmt.Errorf("amber: ExportRequest.Key %q is one that Amber has itself: choose another, such as exports/orders.rdb", q.Key)
 	}
 	store := q.To
 	if store == nil {

@@ -1,17 +1,15 @@
 package catalog
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
+	"github.com/amberkv/amber/internal/sealed"
 	"github.com/amberkv/amber/storage"
 )
 
@@ -22,13 +20,6 @@ const MaxManifestLen = 8 << 20
 const (
 	maxRecipients   = 1000
 	maxRecipientLen = 4096
-)
-
-// A manifest ends in its seal, which is sealHead, 64 digits and sealTail to the byte.
-const (
-	sealHead = ",\n  \"sha256\": \""
-	sealTail = "\"\n}\n"
-	sealLen  = len(sealHead) + 2*sha256.Size + len(sealTail)
 )
 
 // Prefix returns what the keys of all the backup's objects begin with: "<data store>/<id>/".
@@ -46,20 +37,11 @@ func Encode(b *Backup) ([]byte, error) {
 	if err := manifest.validate(); err != nil {
 		return nil, fmt.Errorf("manifest of backup %q: %w", b.ID, err)
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(&manifest); err != nil {
+	data, err := sealed.Encode(&manifest, MaxManifestLen)
+	if err != nil {
 		return nil, fmt.Errorf("manifest of backup %s: %w", b.ID, err)
 	}
-	buf.Truncate(buf.Len() - len("\n}\n"))
-	sum := sha256.Sum256(buf.Bytes())
-	buf.WriteString(sealHead + hex.EncodeToString(sum[:]) + sealTail)
-	if buf.Len() > MaxManifestLen {
-		return nil, fmt.Errorf("manifest of backup %s: it has %d bytes, the limit is %d", b.ID, buf.Len(), MaxManifestLen)
-	}
-	return buf.Bytes(), nil
+	return data, nil
 }
 
 // Decode reads a manifest that Encode wrote. The error wraps ErrCorrupt and says why the manifest can't be trusted: it was cut or
@@ -74,38 +56,9 @@ func Decode(data []byte) (*Backup, error) {
 }
 
 func decode(data []byte) (*Backup, error) {
-	if len(data) > MaxManifestLen {
-		return nil, fmt.Errorf("it has %d bytes, the limit is %d", len(data), MaxManifestLen)
-	}
-	if len(data) < sealLen {
-		return nil, fmt.Errorf("it has only %d bytes and was cut", len(data))
-	}
-	body, seal := data[:len(data)-sealLen], string(data[len(data)-sealLen:])
-	sum := sha256.Sum256(body)
-	if seal != sealHead+hex.EncodeToString(sum[:])+sealTail {
-		return nil, errors.New("it doesn't match its SHA-256: it was cut or changed")
-	}
-	body = append(bytes.Clone(body), "\n}\n"...)
-
-	// What a newer version wrote may not even fit the types of this one.
-	var version struct {
-		Format int `json:"format"`
-	}
-	if err := json.Unmarshal(body, &version); err != nil {
-		return nil, err
-	}
-	if version.Format > Format {
-		return nil, fmt.Errorf("it was written by a newer Amber, in format %d; this one reads formats up to %d", version.Format, Format)
-	}
 	b := new(Backup)
-	dec := json.NewDecoder(bytes.NewReader(body))
-	// A field that this version would drop could be one that matters, and would be lost with the next change.
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(b); err != nil {
+	if err := sealed.Decode(data, b, Format, MaxManifestLen); err != nil {
 		return nil, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("there is something after its end")
 	}
 	return b, b.validate()
 }
@@ -242,12 +195,12 @@ func (b *Backup) validatePart(p Part) error {
 	return nil
 }
 
-// validAdopted says what is wrong with a part that is adopted. Its key may be any that no backup and no lease has: so the objects that
+// validAdopted says what is wrong with a part that is adopted. Its key may be any that Amber has none of: so the objects that
 // are deleted with backups and those that are adopted have nothing in common, whatever a manifest says, and no manifest gives
 // away what another backup holds.
 func (p *Part) validAdopted(state State) error {
 	if Reserved(p.Key) {
-		return fmt.Errorf("it is adopted, and its key %q is one that a backup or a lease has itself", p.Key)
+		return fmt.Errorf("it is adopted, and its key %q is one that Amber has itself", p.Key)
 	}
 	if state == StateReady && (p.Compression != "none" || p.Size != p.RawSize || p.SHA256 != p.RawSHA256) {
 		return errors.New("it is adopted, and not said to be as its server wrote it")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/amberkv/amber/internal/sealed"
 )
 
 const someSum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -304,7 +306,7 @@ func TestManifestSize(t *testing.T) {
 	if _, err := Decode(data); err != nil {
 		t.Errorf("Decode of a large manifest: %v", err)
 	}
-	body := string(data[:len(data)-sealLen])
+	body := string(data[:len(data)-sealed.Len])
 	if _, err := Decode(seal(body + strings.Repeat(" ", 20_000))); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("Decode of a manifest that is too large: the error is %v", err)
 	}
@@ -324,7 +326,7 @@ func FuzzManifest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
-	f.Add(data[:len(data)-sealLen])
+	f.Add(data[:len(data)-sealed.Len])
 	f.Add([]byte(`{"format":1,"id":"20261123T221700.123Z-k7f3","dataStore":"o","kind":"manual","state":"running"`))
 	f.Add([]byte(`{"FORMAT":1,"format":2}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

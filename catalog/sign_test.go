@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/amberkv/amber/internal/sealed"
 )
 
 // signer is the key of the tests; trusted is what a host trusts.
@@ -175,7 +177,7 @@ func TestSignEveryField(t *testing.T) {
 func TestSignEveryByte(t *testing.T) {
 	want := signedBackup(t)
 	data := encode(t, want)
-	body := data[:len(data)-sealLen]
+	body := data[:len(data)-sealed.Len]
 	for i := range body {
 		changed := bytes.Clone(body)
 		changed[i] ^= []byte{0x01, 0x20}[i%2] // another character, or the other case

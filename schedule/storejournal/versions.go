@@ -1,0 +1,217 @@
+package storejournal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/amberkv/amber/schedule"
+	"github.com/amberkv/amber/storage"
+)
+
+// keep is how many of the last versions of a policy or a run stay. Who is paused between looking and creating meets the version that beat it, unless
+// so many have come since; and a listing during which so many come could miss all of them.
+const keep = 8
+
+// errNone: there is no such policy or run.
+var errNone = fmt.Errorf("it %w", schedule.ErrNotFound)
+
+// errUnknown: what became of a version isn't known.
+var errUnknown = errors.New("others have changed it meanwhile, so that the outcome is not known: read it again")
+
+func conflict(format string, args ...any) error {
+	return fmt.Errorf("it %w: "+format, append([]any{schedule.ErrConflict}, args...)...)
+}
+
+// A checkFunc says what is wrong with a record that could be read.
+type checkFunc func(rec *record, v versions) error
+
+// errAlone is what a checkFunc returns for a version that has lost those before it.
+var errAlone = errors.New("the revision before it is not there: it was created after the others had been removed, or that one was lost")
+
+// look lists the versions in a directory.
+func (j *Journal) look(ctx context.Context, dir string) (versions, error) {
+	var v versions
+	for info, err := range j.store.List(ctx, dir) {
+		if err != nil {
+			return versions{}, err
+		}
+		if n, ok := parseVersion(info.Key[len(dir):]); ok {
+			v.add(n, info.Size)
+		}
+	}
+	return v, nil
+}
+
+// get reads the highest version. With an error that wraps schedule.ErrCorrupt there is a revision.
+func (j *Journal) get(ctx context.Context, dir string, check checkFunc) (*record, schedule.Revision, error) {
+	for try := range 100 {
+		v, err := j.look(ctx, dir)
+		if err != nil {
+			return nil, "", err
+		}
+		rec, err := j.read(ctx, dir, v, check)
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			continue // it was removed meanwhile, so there is a higher one, or none
+		case errors.Is(err, errAlone) && try == 0:
+			continue // a listing is no snapshot: what removes the others may be above them by now
+		case errors.Is(err, schedule.ErrCorrupt):
+			return nil, v.revision(), err
+		case err != nil:
+			return nil, "", err
+		}
+		return rec, v.revision(), nil
+	}
+	return nil, "", fmt.Errorf("%s: every version was removed before it could be read", dir)
+}
+
+// read reads the highest of some versions. The error wraps schedule.ErrNotFound if that is a tombstone or there is none, and storage.ErrNotFound if it
+// was removed meanwhile.
+func (j *Journal) read(ctx context.Context, dir string, v versions, check checkFunc) (*record, error) {
+	if v.highest == 0 {
+		return nil, errNone
+	}
+	key := dir + versionName(v.highest)
+	corrupt := func(err error) (*record, error) {
+		return nil, fmt.Errorf("%s: %w: %w", key, schedule.ErrCorrupt, err)
+	}
+	if v.size > maxLen {
+		return corrupt(fmt.Errorf("it has %d bytes, the limit is %d", v.size, maxLen))
+	}
+	data, err := storage.ReadFile(ctx, j.store, key, maxLen)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := decode(data)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", key, err)
+	case rec.Deleted:
+		return nil, errNone
+	}
+	if err := check(rec, v); err != nil {
+		return corrupt(err)
+	}
+	return rec, nil
+}
+
+// put creates the version after prev.
+func (j *Journal) put(ctx context.Context, dir string, prev schedule.Revision, rec *record) (schedule.Revision, error) {
+	data, err := encode(rec)
+	if err != nil {
+		return "", err
+	}
+	v, err := j.look(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case prev == "" && !v.deleted():
+		return "", conflict("it exists already, at revision %s", v.revision())
+	case prev != "" && v.deleted():
+		return "", conflict("there is none any more")
+	case prev != "" && prev != v.revision():
+		return "", conflict("it is at revision %s, not at %.20q", v.revision(), prev)
+	}
+	after, err := j.succeed(ctx, dir, v, data)
+	if err != nil {
+		return "", err
+	}
+	// What can't be removed now is removed with the next version.
+	j.tidy(ctx, dir, after, v.highest+1-keep)
+	return versions{highest: v.highest + 1}.revision(), nil
+}
+
+// bury puts a tombstone if rev is the revision, and removes everything else. It returns what was listed after that.
+func (j *Journal) bury(ctx context.Context, dir string, rev schedule.Revision) (versions, error) {
+	data, err := encode(&record{Deleted: true})
+	if err != nil {
+		return versions{}, err
+	}
+	v, err := j.look(ctx, dir)
+	switch {
+	case err != nil:
+		return versions{}, err
+	case v.deleted():
+		return versions{}, errors.Join(errNone, j.tidy(ctx, dir, v, v.highest-1)) // a deletion may have been cut short
+	case rev != v.revision():
+		return versions{}, conflict("it is at revision %s, not at %.20q", v.revision(), rev)
+	}
+	after, err := j.succeed(ctx, dir, v, data)
+	if err != nil {
+		return versions{}, err
+	}
+	return after, j.tidy(ctx, dir, after, v.highest)
+}
+
+// succeed creates the version after the highest of v, and returns what is listed after that.
+func (j *Journal) succeed(ctx context.Context, dir string, v versions, data []byte) (versions, error) {
+	n := v.highest + 1
+	key := dir + versionName(n)
+	err := j.createOnce(ctx, key, data)
+	if errors.Is(err, storage.ErrExists) {
+		return versions{}, conflict("somebody else put revision %d", n)
+	}
+	if err != nil {
+		return versions{}, err
+	}
+	// The number may be one that was there and was removed long ago, if this process slept since it looked. It wasn't if the version that
+	// it comes after is still there, for the lower ones are removed first; or, if it is the first, while it is one of the last few
+	// and no tombstone is above it.
+	after, err := j.look(ctx, dir)
+	if err != nil {
+		return versions{}, fmt.Errorf("%s was created, and whether that counts is not known: %w", key, err)
+	}
+	slept := after.highest-n >= keep || v.highest > 0 && !slices.Contains(after.numbers, v.highest)
+	for _, t := range after.tombstones {
+		slept = slept || t > n
+	}
+	if !slept {
+		return after, nil
+	}
+	// Or it was there for a moment, and others came after it while we were paused here. Which of the two it was can't be told any more.
+	return versions{}, errors.Join(fmt.Errorf("revision %d: %w", n, errUnknown), j.remove(ctx, key))
+}
+
+// createOnce creates an object exclusively. An error whose outcome is unknown is settled by looking: if the object is there, it
+// is ours or somebody else's, by its bytes.
+func (j *Journal) createOnce(ctx context.Context, key string, data []byte) error {
+	err := storage.WriteFile(ctx, j.store, key, data, &storage.CreateOptions{IfNotExist: true})
+	if err == nil || errors.Is(err, storage.ErrExists) {
+		return err
+	}
+	there, readErr := storage.ReadFile(ctx, j.store, key, maxLen)
+	switch {
+	case readErr == nil && bytes.Equal(there, data):
+		return nil
+	case readErr == nil:
+		return fmt.Errorf("%w: %w", storage.ErrExists, err)
+	default:
+		return err
+	}
+}
+
+// tidy removes versions up to a number, from the lowest to the highest, which succeed relies on.
+func (j *Journal) tidy(ctx context.Context, dir string, v versions, upTo int) error {
+	for _, n := range slices.Sorted(slices.Values(v.numbers)) {
+		if n > upTo {
+			break
+		}
+		if err := j.remove(ctx, dir+versionName(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes an object that may be gone already.
+func (j *Journal) remove(ctx context.Context, key string) error {
+	err := j.store.Delete(ctx, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	return err
+}
