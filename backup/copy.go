@@ -142,6 +142,11 @@ func (c *copying) do(ctx context.Context) error {
 	}
 	crashpoint.Hit(crashpoint.CopyReadBack)
 	c.meter.stage(StagePublish, 0)
+	if ledger, ok := c.cfg.Catalog.(catalog.Ledger); ok {
+		if err := ledger.Began(ctx, c.want, c.now()); err != nil {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
 	if err := c.lease.Renew(ctx); err != nil {
 		return fmt.Errorf("before publishing: %w", err)
 	}

@@ -22,8 +22,9 @@ type Ledger interface {
 	// the copy is published. Noting it again replaces the former note.
 	Began(ctx context.Context, b *Backup, at time.Time) error
 	// Ended notes that a backup was there until its DeletedAt. It comes after the manifest says so, and before anything is deleted. Noting
-	// the same again changes nothing.
+	// the same again changes nothing, and of two ends of one stay that differ the first counts. A backup that never was ready had no stay.
 	Ended(ctx context.Context, b *Backup) error
-	// Stays gives the stays that overlap the time from one moment until another, those that haven't ended too, in no order.
+	// Stays gives the stays that overlap the time from one moment until another, those that haven't ended too, in no order. What can't be read is
+	// an error in the sequence that wraps ErrCorrupt, after which it goes on.
 	Stays(ctx context.Context, from, until time.Time) iter.Seq2[Stay, error]
 }

@@ -65,6 +65,24 @@ var broken = map[string]string{
 	"Release brings a share back": "share-expiry",
 	"share of anything":           "share-invalid",
 	"share ignores the context":   "share-cancelled",
+
+	"adopted bytes":              "ledger-current",
+	"parts of seconds":           "ledger-current",
+	"all that is listed stays":   "ledger-current",
+	"deleting is over":           "ledger-ended",
+	"deleting is told twice":     "ledger-ended",
+	"ends are forgotten":         "ledger-ended",
+	"ends add up":                "ledger-again",
+	"the last end counts":        "ledger-again",
+	"look and note":              "ledger-race",
+	"never ready, and yet":       "ledger-never",
+	"copies are old":             "ledger-copy",
+	"first copy counts":          "ledger-copy",
+	"one stay for each backup":   "ledger-twice",
+	"any time":                   "ledger-period",
+	"short stays":                "ledger-break",
+	"current comes later":        "ledger-meanwhile",
+	"ledger ignores the context": "ledger-cancelled",
 }
 
 // TestGoodCatalog is what TestBroken runs in a child process, with a catalog that breaks one rule. By itself it shows
@@ -86,6 +104,15 @@ func TestNoSharer(t *testing.T) {
 	catalogtest.Run(t, func(t *testing.T) (catalog.Catalog, catalog.Leaser) {
 		m := newMemory(clock, "")
 		return m, struct{ catalog.Leaser }{m}
+	}, &catalogtest.Options{Clock: clock})
+}
+
+// TestNoLedger: so is a ledger.
+func TestNoLedger(t *testing.T) {
+	clock := catalogtest.NewClock()
+	catalogtest.Run(t, func(t *testing.T) (catalog.Catalog, catalog.Leaser) {
+		m := newMemory(clock, "")
+		return struct{ catalog.Catalog }{m}, m
 	}, &catalogtest.Options{Clock: clock})
 }
 

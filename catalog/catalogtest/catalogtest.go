@@ -69,6 +69,9 @@ func Run(t *testing.T, open func(t *testing.T) (catalog.Catalog, catalog.Leaser)
 			if _, ok := leaser.(catalog.Sharer); !ok && strings.HasPrefix(r.name, "share") {
 				return // shared leases are an ability that a catalog may have
 			}
+			if _, ok := cat.(catalog.Ledger); !ok && strings.HasPrefix(r.name, "ledger") {
+				return // so is a ledger
+			}
 			c := &check{T: t, ctx: t.Context(), cat: cat, leaser: leaser, other: cat, otherLeaser: leaser, rule: r.rule, opts: opts}
 			if opts.Another != nil {
 				c.other, c.otherLeaser = opts.Another(t, cat)
@@ -122,6 +125,17 @@ var rules = []struct {
 	{"share-expiry", "a shared lease that isn't renewed in time is over at the time that Sharers has told, and its holder gets ErrLeaseLost", shareExpiry},
 	{"share-invalid", "a shared lease needs a name and a time to live", shareInvalid},
 	{"share-cancelled", "with a context that has ended, Share and Sharers return an error that wraps ctx.Err(), and nothing is shared", shareCancelled},
+	{"ledger-current", "Stays gives what the store has since it was ready, to the second, without an end, and with the bytes that aren't adopted; of what is being deleted, until then", ledgerCurrent},
+	{"ledger-ended", "Stays gives a backup that was deleted once, from when it was ready until its DeletedAt, whatever is left of it", ledgerEnded},
+	{"ledger-again", "noting an end again changes nothing, and of two that differ the first counts", ledgerAgain},
+	{"ledger-race", "an end that several note at once is noted once", ledgerRace},
+	{"ledger-never", "what never was ready has no stay", ledgerNever},
+	{"ledger-copy", "the stay of a copy begins when Began says; noting that again replaces the former note", ledgerCopy},
+	{"ledger-twice", "a backup that was deleted and copied into the store again has two stays", ledgerTwice},
+	{"ledger-period", "Stays gives the stays that overlap a period, and no others", ledgerPeriod},
+	{"ledger-break", "a caller may leave the sequence of Stays at any time", ledgerBreak},
+	{"ledger-meanwhile", "a backup that is deleted while Stays is read is given once", ledgerMeanwhile},
+	{"ledger-cancelled", "with a context that has ended, the methods of a ledger return an error that wraps ctx.Err(), and nothing is noted", ledgerCancelled},
 	{"paused-holder", "who lost its lease can't publish once its run was declared dead", pausedHolder},
 }
 

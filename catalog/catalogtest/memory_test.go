@@ -28,6 +28,7 @@ type memory struct {
 	kept      map[catalog.ID]*catalog.Backup
 	leases    map[string]*held
 	shares    map[*memoryShare]bool
+	ledger    memoryLedger
 }
 
 type entry struct {
@@ -43,7 +44,8 @@ type held struct {
 
 func newMemory(clock *catalogtest.Clock, broken string) *memory {
 	return &memory{clock: clock, broken: broken, manifests: map[catalog.ID]entry{}, old: map[catalog.ID]entry{},
-		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}, shares: map[*memoryShare]bool{}}
+		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}, shares: map[*memoryShare]bool{},
+		ledger: memoryLedger{began: map[catalog.ID][]time.Time{}}}
 }
 
 func (m *memory) is(fault string) bool { return m.broken == fault }

@@ -119,6 +119,16 @@ func (c *Catalog) delete(ctx context.Context, id catalog.ID, rev catalog.Revisio
 	if err != nil {
 		return err
 	}
+	if tombstone.Kind == catalog.KindCopy {
+		// A copy that came to nothing: no stay began with it. A copy that is made anew begins after all this.
+		notes, err := c.notes(ctx, id)
+		if err == nil {
+			err = c.forgetNotes(ctx, id, notes)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	// From here on nobody can put. The order is what current relies on; and whatever is left at any moment, the
 	// highest revision is the tombstone, which counts without a run.json too, so that the deletion can be finished.
 	for _, n := range slices.Sorted(slices.Values(v.revisions)) {

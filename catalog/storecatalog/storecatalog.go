@@ -11,6 +11,7 @@
 //	<data store>/<id>/manifest-000003.json   revision 3, and so on: what changed later
 //	_leases/<name>/<token>.json              a lease; the highest token counts
 //	_leases/<name>/shared-<nonce>.json       a shared lease, until it is released or has ended
+//	_usage/…                                 how long the store had the backups that are deleted by now
 //
 // The highest revision is the manifest, and a backup is there only with its run.json. Delete puts a last revision, which says
 // deleting, and removes it after all others, so that no older one appears again. Should a writer that slept through the
@@ -74,6 +75,7 @@ type Catalog struct {
 
 	mu         sync.Mutex
 	dataStores map[catalog.ID]string // where backups were seen last; only saves listings
+	month      string                // that the ledger has a mark of
 }
 
 // New returns the catalog in a store. It doesn't use the store yet.
