@@ -122,9 +122,10 @@ func New(cfg Config) (*Service, error) {
 
 // A BackupRequest says what to back up.
 type BackupRequest struct {
-	DataStore   string // the host's ID of the data store: letters, digits, "-", "_", "."; required
-	Name        string // what a person calls the backup, of the same characters; may be empty
-	Description string // at most 1000 bytes
+	DataStore   string            // the host's ID of the data store: letters, digits, "-", "_", "."; required
+	Name        string            // what a person calls the backup: the same characters, a letter first, and no other backup of the data store has it; may be empty
+	Description string            // at most 1000 bytes
+	Labels      map[string]string // the host's own, as catalog.ValidLabels says
 
 	// From is the server: its address, credentials, TLS and dialer are used, its pool is not. A host that has a
 	// *redis.Client gives client.Options(). Either From or Snapshotter is required.
@@ -157,7 +158,7 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	if err != nil {
 		return nil, err
 	}
-	return s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description,
+	return s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
 }
 
@@ -177,6 +178,11 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.
 func (s *Service) run(ctx context.Context, at *place, operation string, attempt int, progress func(Progress), q backup.Request) (*catalog.Backup, error) {
 	q.Kind = cmp.Or(q.Kind, catalog.KindManual)
+	for _, other := range s.places {
+		if other != at {
+			q.Others = append(q.Others, other.Catalog)
+		}
+	}
 	watch := s.watch(ctx, Event{Operation: operation, DataStore: q.DataStore, Kind: q.Kind, Store: at.Name, Policy: q.Policy, DueTime: q.DueTime, Attempt: attempt}, progress)
 	registered := q.Registered
 	q.Progress = watch.backup

@@ -18,9 +18,10 @@ import (
 
 // An ImportRequest says which snapshot becomes a backup, and where that is kept. Of URL, Key, Reader and Snapshotter exactly one is given.
 type ImportRequest struct {
-	DataStore   string // the host's ID of the data store: letters, digits, "-", "_", "."; required
-	Name        string // what a person calls the backup, of the same characters; may be empty
-	Description string // at most 1000 bytes
+	DataStore   string            // the host's ID of the data store: letters, digits, "-", "_", "."; required
+	Name        string            // what a person calls the backup: the same characters, a letter first, and no other backup of the data store has it; may be empty
+	Description string            // at most 1000 bytes
+	Labels      map[string]string // the host's own, as catalog.ValidLabels says
 
 	// URL is that of an RDB file, or of the summary of a DFS set, which may be signed: its query is told to nobody. More are the URLs of the
 	// set's shards, where each is signed by itself. Config.Web says what may be reached. MaxBytes bounds the snapshot; 0:
@@ -71,7 +72,7 @@ func (s *Service) Import(ctx context.Context, q ImportRequest) (*catalog.Backup,
 	if err != nil {
 		return nil, err
 	}
-	return s.run(ctx, at, "import", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Kind: catalog.KindImport,
+	return s.run(ctx, at, "import", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindImport,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
 }
 

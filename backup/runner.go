@@ -89,15 +89,16 @@ func NewRunner(cfg Config) (*Runner, error) {
 type Request struct {
 	DataStore   string        // the host's ID of the data store, as catalog.ValidName says; required
 	Snapshotter Snapshotter   // takes the snapshot; required
-	Name        string        // what a person calls the backup; as catalog.ValidName says, or empty
+	Name        string        // what a person calls the backup, as catalog.ValidBackupName says, and no other backup of the data store; or empty
 	Description string        // at most 1000 bytes
 	Kind        catalog.Kind  // empty: catalog.KindManual
 	Retain      time.Duration // after which retention may delete the backup; 0: it is kept for ever, or as long as its policy says
 	Policy      string        // the ID of the policy that the backup is made by, as catalog.ValidName says; or empty
 	DueTime     time.Time     // that the policy gave
 	Labels      map[string]string
-	Seal        *seal.Options  // nil: that of the Config
-	Progress    func(Progress) // called about five times a second, from one goroutine at a time; may be nil
+	Others      []catalog.Catalog // of other stores, in which no backup of the data store may have the name either
+	Seal        *seal.Options     // nil: that of the Config
+	Progress    func(Progress)    // called about five times a second, from one goroutine at a time; may be nil
 
 	// Registered is called when the catalog knows the run and before the source is asked for anything, from one goroutine; may be nil. If it returns an
 	// error the run fails with that.
@@ -109,8 +110,8 @@ func (q *Request) validate() error {
 		return fmt.Errorf("backup: Request.DataStore %q: %w", q.DataStore, err)
 	}
 	if q.Name != "" {
-		if err := catalog.ValidName(q.Name); err != nil {
-			return fmt.Errorf("backup: Request.Name %q: %w", q.Name, err)
+		if err := catalog.ValidBackupName(q.Name); err != nil {
+			return fmt.Errorf("backup: Request.Name %.110q: %w", q.Name, err)
 		}
 	}
 	if q.Snapshotter == nil {
@@ -140,6 +141,8 @@ func (q *Request) validate() error {
 
 // Run takes a snapshot and makes it a backup. It returns nil exactly when the backup is ready: every part was committed, parsed to
 // its end with its checksum right, read back with its hash equal, and the manifest was written after all that.
+//
+// The error wraps ErrNameTaken if another backup of the data store has the name; one of kind automatic gets "-2" or so behind its name then.
 //
 // One data store has one run at a time, over any number of processes: while another is at work the error wraps ErrBusy. A
 // run that was killed blocks the next for at most the lease time; one that was paused past it can't publish any more.
@@ -297,8 +300,12 @@ func (n *run) do(ctx context.Context) error {
 // them still sleeps finds its record changed. Only the holder of the lease does this, and only after its own record is there does
 // it ask once more whether the lease is still its own; so either a later holder sees this record, or this run stops.
 func (n *run) register(ctx context.Context) error {
-	running := catalog.Query{DataStore: n.q.DataStore, States: []catalog.State{catalog.StateRunning}}
-	for dead, err := range n.cfg.Catalog.List(ctx, running) {
+	earlier := catalog.Query{DataStore: n.q.DataStore, States: []catalog.State{catalog.StateRunning}}
+	if n.q.Name != "" {
+		earlier.States = append(earlier.States, catalog.StateReady)
+	}
+	taken := names{}
+	for b, err := range n.cfg.Catalog.List(ctx, earlier) {
 		if errors.Is(err, catalog.ErrCorrupt) {
 			n.log.WarnContext(ctx, "a manifest can't be read", "dataStore", n.q.DataStore, "error", err)
 			continue
@@ -306,15 +313,20 @@ func (n *run) register(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: looking for earlier runs: %w", ErrStore, err)
 		}
-		if dead.Kind == catalog.KindCopy {
-			continue // it has a lease of its own, and may be at work
+		if b.State == catalog.StateReady || b.Kind == catalog.KindCopy { // a copy has a lease of its own, and may be at work
+			taken.add(b)
+			continue
 		}
-		if err := n.interrupt(ctx, dead.ID); err != nil {
+		if err := n.interrupt(ctx, b.ID); err != nil {
 			return err
 		}
 	}
+	name, err := n.chooseName(ctx, taken)
+	if err != nil {
+		return err
+	}
 	n.b = &catalog.Backup{
-		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: n.q.Name,
+		Format: catalog.Format, ID: catalog.NewID(n.start), DataStore: n.q.DataStore, Name: name,
 		Description: n.q.Description, Kind: n.q.Kind, State: catalog.StateRunning, CreatedAt: n.start.UTC(), Token: n.lease.Token(),
 		Recipients: seal.Names(n.q.Seal.Recipients), Policy: n.q.Policy, DueTime: n.q.DueTime.UTC(), Labels: maps.Clone(n.q.Labels),
 	}

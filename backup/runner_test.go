@@ -86,7 +86,7 @@ func (h *house) parts(t *testing.T) (keys []string) {
 }
 
 func request(s *source) backup.Request {
-	return backup.Request{DataStore: "orders", Name: "before-upgrade", Snapshotter: s}
+	return backup.Request{DataStore: "orders", Snapshotter: s}
 }
 
 func TestRun(t *testing.T) {
@@ -96,7 +96,7 @@ func TestRun(t *testing.T) {
 		s := &source{data: snapshotOf(5000, 300), piece: 1000}
 		var stages []backup.Stage
 		q := request(s)
-		q.Description = "the night before"
+		q.Name, q.Description = "before-upgrade", "the night before"
 		q.Progress = func(p backup.Progress) {
 			if len(stages) == 0 || stages[len(stages)-1] != p.Stage {
 				stages = append(stages, p.Stage)
@@ -350,6 +350,8 @@ func TestRequest(t *testing.T) {
 		"data store with path": {Snapshotter: s, DataStore: "../orders"},
 		"long data store":      {Snapshotter: s, DataStore: strings.Repeat("a", 101)},
 		"bad name":             {Snapshotter: s, DataStore: "orders", Name: "with space"},
+		"name with a digit":    {Snapshotter: s, DataStore: "orders", Name: "7th"},
+		"long name":            {Snapshotter: s, DataStore: "orders", Name: strings.Repeat("a", 101)},
 		"long description":     {Snapshotter: s, DataStore: "orders", Description: strings.Repeat("a", 1001)},
 		"no snapshotter":       {DataStore: "orders"},
 	} {
