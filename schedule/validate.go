@@ -9,20 +9,14 @@ import (
 	"github.com/amberkv/amber/catalog"
 )
 
-// Limits that are used where a host sets none.
 const (
-	defaultMaxRetentionDays = 730
-	defaultMinInterval      = time.Minute
+	defaultMinInterval = time.Minute // where a host sets no limit
+	minWindow          = time.Minute
 )
-
-const minWindow = time.Minute
 
 // Validate returns nil for a policy that a Scheduler takes, and else all that is wrong with it: each error names the field, as in JSON, its value and the
 // limit.
 func (p *Policy) Validate(l Limits) error {
-	if l.MaxRetentionDays == 0 {
-		l.MaxRetentionDays = defaultMaxRetentionDays
-	}
 	if l.MinInterval == 0 {
 		l.MinInterval = defaultMinInterval
 	}
@@ -51,7 +45,7 @@ func (p *Policy) Validate(l Limits) error {
 	}
 	distance := p.validDistance(l, fail)
 	if err := p.Retention.Validate(l.MaxRetentionDays); err != nil {
-		fail("retention: %w", err)
+		errs = append(errs, err)
 	}
 	if p.Store != "" {
 		if err := catalog.ValidName(p.Store); err != nil {
