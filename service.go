@@ -139,7 +139,7 @@ type BackupRequest struct {
 	// Recipients are those who can open this backup; none: those of the Config.
 	Recipients []age.Recipient
 
-	// Retain is how long the backup is kept, from its beginning; then Sweep deletes it, unless it is the newest ready one of its data
+	// Retain is how long the backup is kept, from its beginning; then Prune deletes it, unless it is the newest ready one of its data
 	// store. 0: it is kept for ever.
 	Retain time.Duration
 
@@ -319,7 +319,7 @@ func (s *Service) Delete(ctx context.Context, id catalog.ID) error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes what killed, failed and cancelled runs left in the stores, and backups whose time is over. grace is how long the records
+// Sweep removes what killed, failed and cancelled runs left in the stores, and what deletions did. grace is how long the records
 // of runs that came to nothing stay; 0 means a day. See backup.Runner.Sweep.
 func (s *Service) Sweep(ctx context.Context, grace time.Duration) (backup.SweepReport, error) {
 	var all backup.SweepReport

@@ -27,7 +27,8 @@ const tidyTime = 800 * time.Millisecond
 
 // Errors of a run. They wrap their cause.
 var (
-	// ErrBusy: another run is at work on the data store. It also wraps a *catalog.HeldError, which says who and until when.
+	// ErrBusy: another run is at work on the data store; then it also wraps a *catalog.HeldError, which says who and until when. Or a backup that
+	// is to be deleted is being read.
 	ErrBusy = errors.New("data store is being backed up already")
 	// ErrSource: the source failed or ended the snapshot early. The store is well.
 	ErrSource = errors.New("source failed")

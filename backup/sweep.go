@@ -19,7 +19,6 @@ const DefaultGrace = 24 * time.Hour
 // A SweepReport says what a sweep removed.
 type SweepReport struct {
 	Interrupted int   `json:"interrupted"` // dead runs that were marked as such
-	Expired     int   `json:"expired"`     // ready backups that were deleted because their time was over
 	Records     int   `json:"records"`     // of runs that came to nothing, and of deleted backups
 	Objects     int   `json:"objects"`     // parts of them, and what killed writers left unfinished
 	Bytes       int64 `json:"bytes"`       // of those
@@ -28,7 +27,6 @@ type SweepReport struct {
 // Add adds what another sweep removed.
 func (r *SweepReport) Add(o SweepReport) {
 	r.Interrupted += o.Interrupted
-	r.Expired += o.Expired
 	r.Records += o.Records
 	r.Objects += o.Objects
 	r.Bytes += o.Bytes
@@ -38,8 +36,8 @@ func (r *SweepReport) Add(o SweepReport) {
 // short, and what killed writers left in the store. Runs that are at work keep their data store's lease and are left alone,
 // as is everything that belongs to a ready backup, to a manifest that can't be read, or to somebody else.
 //
-// Ready backups whose DeleteAfter has passed are deleted, and the reason is logged; but never the newest ready one of a data store, nor
-// the newest of those that aren't adopted.
+// What was deleted while somebody read it keeps its parts until they have read it: then they go. Which backups are to be kept no longer Prune
+// decides.
 //
 // The parts go at once. The records of runs that came to nothing stay for the grace time, counted from
 // their beginning, and unfinished writes for the same time since they were last written to: so long may a process be paused and still find, when it
@@ -57,14 +55,9 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 	var rep SweepReport
 	before := r.now().Add(-grace)
 	var errs []error
-	query := catalog.Query{States: []catalog.State{catalog.StateReady, catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting}}
-	var ready []*catalog.Backup
+	query := catalog.Query{States: []catalog.State{catalog.StateRunning, catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting}}
 	for b, err := range r.cfg.Catalog.List(ctx, query) {
-		switch {
-		case err != nil:
-		case b.State == catalog.StateReady:
-			ready = append(ready, b)
-		default:
+		if err == nil {
 			err = r.sweep(ctx, b, before, &rep)
 		}
 		if err != nil && !errors.Is(err, catalog.ErrCorrupt) {
@@ -73,9 +66,6 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 		if ctx.Err() != nil {
 			return rep, errors.Join(errs...)
 		}
-	}
-	if err := r.expire(ctx, ready, &rep); err != nil {
-		errs = append(errs, err)
 	}
 	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
 		errs = append(errs, err)
@@ -132,14 +122,21 @@ func (r *Runner) sweepRecord(ctx context.Context, id catalog.ID, before time.Tim
 		return err
 	}
 	switch b.State {
-	case catalog.StateFailed, catalog.StateInterrupted, catalog.StateDeleting:
+	case catalog.StateFailed, catalog.StateInterrupted:
+	case catalog.StateDeleting:
+		err := r.finish(ctx, b, rev, rep)
+		if errors.Is(err, ErrBusy) {
+			r.log.InfoContext(ctx, "a backup that was deleted is still being read, its parts stay until then", "dataStore", b.DataStore, "backup", id, "error", err)
+			return nil
+		}
+		return err
 	default:
 		return nil
 	}
 	if err := r.removeParts(ctx, b, rev, rep); err != nil {
 		return err
 	}
-	if b.State != catalog.StateDeleting && b.CreatedAt.After(before) {
+	if b.CreatedAt.After(before) {
 		return nil
 	}
 	if err := r.cfg.Catalog.Delete(ctx, b.ID, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
@@ -212,34 +209,109 @@ func (r *Runner) sweepOrphans(ctx context.Context, before time.Time, rep *SweepR
 
 // Delete removes a backup. It is unlisted first; a kill at any instant leaves garbage that a sweep removes, never a listed backup
 // with parts missing. What the backup has adopted stays in the store. The error wraps catalog.ErrNotFound if there is none, and ErrBusy for one
-// that is being made.
+// that is being made, or read: then it says by whom. If somebody begins to read it at the same moment it may be unlisted already, and its
+// parts are left to a sweep, which the error says then.
 func (r *Runner) Delete(ctx context.Context, id catalog.ID) error {
 	b, rev, err := r.cfg.Catalog.Get(ctx, id)
 	if err != nil {
 		return err
 	}
-	return r.delete(ctx, b, rev, &SweepReport{})
+	if b.State == catalog.StateReady {
+		reader, err := r.reader(ctx, id)
+		if err != nil {
+			return fmt.Errorf("%w: deleting backup %s: finding out who reads it: %w", ErrStore, id, err)
+		}
+		if reader != "" {
+			return fmt.Errorf("deleting backup %s: %w", id, &readError{reader})
+		}
+	}
+	_, err = r.delete(ctx, b, rev, &SweepReport{})
+	return err
 }
 
-func (r *Runner) delete(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) (err error) {
+// reader says who reads a backup, in words; empty if nobody does or, for want of shared leases, nobody can know.
+func (r *Runner) reader(ctx context.Context, id catalog.ID) (string, error) {
+	sharer, ok := r.cfg.Leaser.(catalog.Sharer)
+	if !ok {
+		return "", nil
+	}
+	held, err := sharer.Sharers(ctx, catalog.ReadLease(id))
+	if err != nil || len(held) == 0 {
+		return "", err
+	}
+	var who []string
+	for _, h := range held {
+		who = append(who, fmt.Sprintf("%s until %s, unless renewed", h.Owner, h.Until.UTC().Format(time.RFC3339)))
+	}
+	return strings.Join(who, ", and "), nil
+}
+
+// A readError says that a backup is being read.
+type readError struct{ reader string }
+
+func (e *readError) Error() string        { return "it is being read by " + e.reader }
+func (e *readError) Is(target error) bool { return target == ErrBusy }
+
+// delete unlists a backup, and removes what is left of one that was unlisted before. It tells whether the backup isn't listed any more because of this
+// call, whatever the error says.
+func (r *Runner) delete(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) (unlisted bool, err error) {
 	id := b.ID
 	switch b.State {
 	case catalog.StateRunning:
-		return fmt.Errorf("deleting backup %s: %w: cancel its run, or sweep if it died", id, ErrBusy)
+		return false, fmt.Errorf("deleting backup %s: %w: cancel its run, or sweep if it died", id, ErrBusy)
 	case catalog.StateDeleting:
 	default:
+		if unlisted = b.State == catalog.StateReady; unlisted {
+			b.DeletedAt = r.now().UTC()
+		}
 		b.State, b.Signature = catalog.StateDeleting, nil // what was signed was ready
-		if rev, err = r.cfg.Catalog.Put(ctx, b, rev); err != nil {
-			return fmt.Errorf("deleting backup %s: %w", id, err)
+		if rev, err = r.unlist(ctx, b, rev); err != nil {
+			return false, fmt.Errorf("deleting backup %s: %w", id, err)
 		}
 	}
 	crashpoint.Hit(crashpoint.DeleteMarked)
+	if err := r.finish(ctx, b, rev, rep); errors.Is(err, ErrBusy) {
+		return unlisted, fmt.Errorf("deleting backup %s, which is unlisted by now: %w; a sweep will remove the rest when that has ended", id, err)
+	} else if err != nil {
+		return unlisted, fmt.Errorf("%w: deleting backup %s, which is unlisted by now; a sweep will remove the rest: %w", ErrStore, id, err)
+	}
+	return unlisted, nil
+}
+
+// unlist writes that a backup is being deleted. If the catalog fails it may have been written all the same, which the time of its deletion tells.
+func (r *Runner) unlist(ctx context.Context, b *catalog.Backup, rev catalog.Revision) (catalog.Revision, error) {
+	rev, err := r.cfg.Catalog.Put(ctx, b, rev)
+	if err == nil || b.DeletedAt.IsZero() {
+		return rev, err
+	}
+	now, at, gerr := r.cfg.Catalog.Get(ctx, b.ID)
+	if gerr != nil || now.State != catalog.StateDeleting || !now.DeletedAt.Equal(b.DeletedAt) {
+		return "", err
+	}
+	return at, nil
+}
+
+// finish removes what is left of a backup that is being deleted, once that is in the ledger: a kill in between must not make its time forgotten. Who
+// reads it took the lease before looking whether it was ready; so if it was, they are found here.
+func (r *Runner) finish(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) error {
+	if ledger, ok := r.cfg.Catalog.(catalog.Ledger); ok && !b.DeletedAt.IsZero() {
+		if err := ledger.Ended(ctx, b); err != nil {
+			return fmt.Errorf("noting how long it was kept: %w", err)
+		}
+	}
+	crashpoint.Hit(crashpoint.DeleteNoted)
+	if reader, err := r.reader(ctx, b.ID); err != nil {
+		return fmt.Errorf("finding out who reads it: %w", err)
+	} else if reader != "" {
+		return &readError{reader}
+	}
 	if err := r.removeParts(ctx, b, rev, rep); err != nil {
-		return fmt.Errorf("%w: deleting backup %s, which is unlisted by now; a sweep will remove the rest: %w", ErrStore, id, err)
+		return err
 	}
 	crashpoint.Hit(crashpoint.DeleteObjects)
-	if err := r.cfg.Catalog.Delete(ctx, id, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
-		return fmt.Errorf("%w: deleting the record of backup %s, which is unlisted by now; a sweep will remove it: %w", ErrStore, id, err)
+	if err := r.cfg.Catalog.Delete(ctx, b.ID, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
 	}
+	rep.Records++
 	return nil
 }

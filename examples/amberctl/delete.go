@@ -55,10 +55,10 @@ func (a *app) sweepCommand() *cobra.Command {
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "sweep",
-		Short: "Remove what killed and failed runs left, and backups whose time is over",
-		Long: `Remove what runs left that were killed, failed or cancelled. Backups that are to be kept, and runs that are at work, are never
-touched; sweeping often does no harm. Backups whose time is over, by the --retain that they were made with, are deleted as well, but
-never the newest one of a data store.
+		Short: "Remove what killed and failed runs left",
+		Long: `Remove what runs left that were killed, failed or cancelled, and what is left of backups that were deleted. Backups that are
+listed, and runs that are at work, are never touched; sweeping often does no harm. Backups that are to be kept no longer are deleted by
+'amberctl prune'.
 
 The data go at once; the records of such runs, and files that nobody has written to, stay for the grace time. A grace of 0 keeps
 nothing: it is safe only when no run is paused anywhere.`,
@@ -83,8 +83,8 @@ nothing: it is safe only when no run is paused anywhere.`,
 				if a.quiet {
 					return
 				}
-				fmt.Fprintf(w, "removed %s and %s (%s); %s marked as interrupted; %s deleted\n", plural(int64(rep.Records), "record"),
-					plural(int64(rep.Objects), "object"), size(rep.Bytes), plural(int64(rep.Interrupted), "dead run"), plural(int64(rep.Expired), "expired backup"))
+				fmt.Fprintf(w, "removed %s and %s (%s); %s marked as interrupted\n", plural(int64(rep.Records), "record"),
+					plural(int64(rep.Objects), "object"), size(rep.Bytes), plural(int64(rep.Interrupted), "dead run"))
 			})
 		},
 	}

@@ -124,7 +124,7 @@ starts.`,
 	return cmd
 }
 
-const retainHelp = "how long to keep the backup, such as 30d or 12h; then a sweep deletes it, unless it is the newest of its data store"
+const retainHelp = "how long to keep the backup, such as 30d or 12h; then 'amberctl prune' deletes it, unless it is the newest of its data store"
 
 // retention reads what --retain says.
 func retention(text string) (time.Duration, error) {

@@ -228,7 +228,7 @@ func TestRetention(t *testing.T) {
 		c.run(t, exitDone, "import", "--id", "orders", "--retain", retain, plain)
 	}
 	time.Sleep(10 * time.Millisecond)
-	if rep := parse[backup.SweepReport](t, c, exitDone, "sweep"); rep.Expired != 2 {
+	if rep := parse[backup.PruneReport](t, c, exitDone, "prune"); rep.Deleted != 2 {
 		t.Errorf("%+v", rep)
 	}
 	if got := len(c.list(t)); got != 1 {
@@ -241,7 +241,7 @@ func TestCrashAdopting(t *testing.T) {
 	t.Parallel()
 	data := readFile(t, someRDB)
 	for _, place := range []string{crashpoint.BackupLeased, crashpoint.BackupRegistered, crashpoint.BackupSnapshot, crashpoint.BackupFirstByte,
-		crashpoint.AdoptParsed, crashpoint.BackupReadBack, crashpoint.BackupPublished, crashpoint.DeleteMarked, crashpoint.DeleteObjects, crashpoint.SweepMarked} {
+		crashpoint.AdoptParsed, crashpoint.BackupReadBack, crashpoint.BackupPublished, crashpoint.DeleteMarked, crashpoint.DeleteNoted, crashpoint.DeleteObjects, crashpoint.SweepMarked} {
 		t.Run(place, func(t *testing.T) {
 			t.Parallel()
 			c := newCtl(t)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"path"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -308,9 +307,22 @@ func operations(names ...string) []func() *Operation {
 					for _, key := range after.Garbage() {
 						out = append(out, "Sweep returned nil and left "+key)
 					}
-					for _, dir := range after.Ready() {
-						if id := catalog.ID(path.Base(dir)); id == w.oldest || id == w.older {
-							out = append(out, "Sweep returned nil and left backup "+dir+", whose time is over")
+					return out
+				}}
+		},
+		func() *Operation {
+			return &Operation{Name: "prune",
+				mine: func(w *world, key string) bool {
+					return strings.HasPrefix(key, below("orders", w.oldest)) || strings.HasPrefix(key, below("orders", w.older))
+				},
+				do: func(ctx context.Context, w *world, s *amber.Service) (catalog.ID, error) {
+					_, err := s.Prune(ctx, amber.PruneRequest{})
+					return "", err
+				},
+				done: func(w *world, after *State) (out []string) {
+					for key := range after.Objects {
+						if strings.HasPrefix(key, below("orders", w.oldest)) || strings.HasPrefix(key, below("orders", w.older)) {
+							out = append(out, "Prune returned nil, and there is "+key)
 						}
 					}
 					return out

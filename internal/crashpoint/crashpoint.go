@@ -23,7 +23,9 @@ const (
 	CopyReadBack     = "copy-read-back"    // every part is read back, the manifest not written
 	CopyPublished    = "copy-published"    // the manifest is written, the lease not released
 	DeleteMarked     = "delete-marked"     // the backup is marked as deleted, its objects are there
+	DeleteNoted      = "delete-noted"      // how long it was there is noted, its objects are there
 	DeleteObjects    = "delete-objects"    // its objects are gone, its record is there
+	PrunePlanned     = "prune-planned"     // it is decided which backups are to be deleted, none is
 	SweepMarked      = "sweep-marked"      // a dead run is marked as interrupted, its objects are there
 	RestoreVerified  = "restore-verified"  // the backup is verified, the target untouched
 )
@@ -32,5 +34,5 @@ const (
 func All() []string {
 	return []string{BackupLeased, BackupRegistered, BackupSnapshot, BackupFirstByte, BackupMidPart, BackupCommit,
 		BackupCommitted, AdoptParsed, BackupReadBack, BackupPublished, CopyRegistered, CopyMidPart, CopyCommitted, CopyReadBack, CopyPublished,
-		DeleteMarked, DeleteObjects, SweepMarked, RestoreVerified}
+		DeleteMarked, DeleteNoted, DeleteObjects, PrunePlanned, SweepMarked, RestoreVerified}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,21 +59,37 @@ func (c *calendar) keep(t *testing.T, dataStore string, retain time.Duration, fr
 func (c *calendar) own() *source   { return &source{data: few} }
 func (c *calendar) adopted() found { return found{store: c.store, key: dumpKey} }
 
-// sweep sweeps, and holds what is left against what is wanted.
-func (c *calendar) sweep(t *testing.T, expired int, gone, left []catalog.ID) {
+// prune prunes, and holds what is left against what is wanted.
+func (c *calendar) prune(t *testing.T, deleted int, gone, left []catalog.ID) {
 	t.Helper()
-	rep, err := c.runner.Sweep(t.Context(), 0)
+	would, err := c.runner.Prune(t.Context(), backup.PruneRequest{DryRun: true})
+	if err != nil || would.Deleted != 0 {
+		t.Fatalf("a dry run deleted %d: %v", would.Deleted, err)
+	}
+	rep, err := c.runner.Prune(t.Context(), backup.PruneRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep.Expired != expired {
-		t.Errorf("%d were deleted, want %d", rep.Expired, expired)
+	if rep.Deleted != deleted {
+		t.Errorf("%d were deleted, want %d", rep.Deleted, deleted)
+	}
+	for i, f := range rep.Fates {
+		if f.Deleted != f.Delete || len(f.Reasons) == 0 {
+			t.Errorf("what was decided is not what was done, or without a reason: %+v", f)
+		}
+		if w := would.Fates[i]; w.ID != f.ID || w.Delete != f.Delete || !slices.Equal(w.Reasons, f.Reasons) {
+			t.Errorf("a dry run told something else:\n%+v\n%+v", w, f)
+		}
+	}
+	// A sweep takes nothing that is kept.
+	if swept, err := c.runner.Sweep(t.Context(), 0); err != nil || swept.Objects > 0 {
+		t.Errorf("a sweep after that removed %+v: %v", swept, err)
 	}
 	for _, id := range gone {
 		if state := c.state(t, id); state != "gone" {
 			t.Errorf("%s is %s", id, state)
 		}
-		if !strings.Contains(c.log.String(), "its time is over") || !strings.Contains(c.log.String(), string(id)) {
+		if !strings.Contains(c.log.String(), "it was to be kept until") || !strings.Contains(c.log.String(), string(id)) {
 			t.Errorf("the log doesn't say why %s was deleted:\n%s", id, c.log.String())
 		}
 	}
@@ -87,41 +104,38 @@ func (c *calendar) sweep(t *testing.T, expired int, gone, left []catalog.ID) {
 	untouched(t, c.store, dumpKey, few)
 }
 
-func TestExpire(t *testing.T) {
+func TestPrune(t *testing.T) {
 	c := newCalendar(t)
 	forever := c.keep(t, "orders", 0, c.own())
 	short := c.keep(t, "orders", day, c.own())
 	long := c.keep(t, "orders", 10*day, c.own())
 	lone := c.keep(t, "carts", day, c.own())
-	c.sweep(t, 0, nil, []catalog.ID{forever, short, long, lone})
+	c.prune(t, 0, nil, []catalog.ID{forever, short, long, lone})
 	c.now = c.now.Add(day)
-	c.sweep(t, 1, []catalog.ID{short}, []catalog.ID{forever, long, lone})
+	c.prune(t, 1, []catalog.ID{short}, []catalog.ID{forever, long, lone})
 	// The newest of a data store stays, however long its time is over; there is nothing newer.
 	c.now = c.now.Add(100 * day)
-	c.sweep(t, 0, nil, []catalog.ID{forever, long, lone})
-	if !strings.Contains(c.log.String(), "kept past its time") {
-		t.Errorf("the log doesn't say why they are kept:\n%s", c.log.String())
-	}
+	c.prune(t, 0, nil, []catalog.ID{forever, long, lone})
 	newer := c.keep(t, "orders", day, c.own())
-	c.sweep(t, 1, []catalog.ID{long}, []catalog.ID{forever, newer, lone})
+	c.prune(t, 1, []catalog.ID{long}, []catalog.ID{forever, newer, lone})
 	if _, err := c.runner.Run(t.Context(), backup.Request{DataStore: "orders", Retain: -time.Second, Snapshotter: c.own()}); err == nil {
 		t.Error("a negative time was taken")
 	}
 }
 
 // What is adopted can change at any moment: it is no reason to let the last own backup go.
-func TestExpireKeepsTheLastOwn(t *testing.T) {
+func TestPruneKeepsTheLastOwn(t *testing.T) {
 	c := newCalendar(t)
 	first := c.keep(t, "orders", day, c.own())
 	own := c.keep(t, "orders", day, c.own())
 	older := c.keep(t, "orders", day, c.adopted())
 	newest := c.keep(t, "orders", day, c.adopted())
 	c.now = c.now.Add(10 * day)
-	c.sweep(t, 2, []catalog.ID{first, older}, []catalog.ID{own, newest})
+	c.prune(t, 2, []catalog.ID{first, older}, []catalog.ID{own, newest})
 }
 
 // Runs that came to nothing don't count, nor does a backup that can't be looked at.
-func TestExpireAmongOthers(t *testing.T) {
+func TestPruneAmongOthers(t *testing.T) {
 	c := newCalendar(t)
 	first := c.keep(t, "orders", day, c.own())
 	second := c.keep(t, "orders", day, c.own())
@@ -129,13 +143,13 @@ func TestExpireAmongOthers(t *testing.T) {
 		t.Fatal("a broken snapshot was taken")
 	}
 	c.now = c.now.Add(10 * day)
-	c.sweep(t, 1, []catalog.ID{first}, []catalog.ID{second})
+	c.prune(t, 1, []catalog.ID{first}, []catalog.ID{second})
 
 	third := c.keep(t, "orders", day, c.own())
 	c.now = c.now.Add(10 * day)
 	faulty := newHouse(t, storetest.NewFaulty(c.store, storetest.Fault{Op: storetest.OpOpen, Key: string(third), Mode: storetest.Before}), func() time.Time { return c.now })
-	if rep, err := faulty.runner.Sweep(t.Context(), 0); !errors.Is(err, storetest.ErrInjected) || rep.Expired > 0 {
-		t.Errorf("the sweep deleted %d and returned %v", rep.Expired, err)
+	if rep, err := faulty.runner.Prune(t.Context(), backup.PruneRequest{}); !errors.Is(err, storetest.ErrInjected) || rep.Deleted > 0 {
+		t.Errorf("it deleted %d and returned %v", rep.Deleted, err)
 	}
-	c.sweep(t, 1, []catalog.ID{second}, []catalog.ID{third})
+	c.prune(t, 1, []catalog.ID{second}, []catalog.ID{third})
 }
