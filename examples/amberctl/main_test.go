@@ -228,7 +228,7 @@ func (c *ctl) objects(t *testing.T) []string {
 	return keys
 }
 
-// onlyBackups fails the test if there is anything in the store that neither a ready backup nor a lease needs.
+// onlyBackups fails the test if there is anything in the store that neither a ready backup nor a lease needs, nor is to be remembered.
 func (c *ctl) onlyBackups(t *testing.T) {
 	t.Helper()
 	need := map[string]bool{}
@@ -246,6 +246,7 @@ func (c *ctl) onlyBackups(t *testing.T) {
 			delete(need, key)
 		case strings.HasPrefix(key, "_leases/") && !strings.Contains(key, "/."):
 			leases++
+		case (strings.HasPrefix(key, "_usage/") || strings.HasPrefix(key, "_index/")) && !strings.Contains(key, "/."):
 		default:
 			t.Errorf("the store holds %s, which nothing needs", key)
 		}
