@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/amberkv/amber/catalog"
@@ -71,6 +72,10 @@ type Scheduler struct {
 	log   *slog.Logger
 	now   clock.Func
 	owner string // differs from that of every other Scheduler: records that are equal were written by the same one
+	clock clockWatch
+
+	mu     sync.Mutex
+	engine *engine // nil: Run isn't under way
 }
 
 // New returns a Scheduler. The error says which field of the configuration is missing or wrong.
