@@ -81,7 +81,7 @@ var measuring = []string{"internal/bench", "internal/chaos"}
 // testLibraries may link package testing, and nothing that is meant for production may link them. The suites are public:
 // a stranger's implementation is tested by them, so they import nothing from outside and nothing internal.
 var (
-	suites        = []string{"storage/storetest", "catalog/catalogtest", "backup/snapshottest", "restore/loadertest"}
+	suites        = []string{"storage/storetest", "catalog/catalogtest", "backup/snapshottest", "restore/loadertest", "schedule/journaltest"}
 	testLibraries = append([]string{"internal/testserver", "internal/teststore", "internal/chaos", "internal/archtest"}, suites...)
 )
 

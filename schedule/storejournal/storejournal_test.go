@@ -2,14 +2,17 @@ package storejournal_test
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/amberkv/amber/schedule"
+	"github.com/amberkv/amber/schedule/journaltest"
 	"github.com/amberkv/amber/schedule/storejournal"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/filestore"
 	"github.com/amberkv/amber/storage/memstore"
 )
 
@@ -118,4 +121,85 @@ func TestTrimLeavesNothing(t *testing.T) {
 	if now := keys(t, m); !slices.Equal(now, left) {
 		t.Errorf("there are %q, want %q", now, left)
 	}
+}
+
+// damage changes a byte of the object that counts below a prefix.
+func damage(t *testing.T, s storage.Store, prefix string) {
+	t.Helper()
+	key := ""
+	for info, err := range s.List(t.Context(), prefix) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		key = info.Key
+	}
+	data, err := storage.ReadFile(t.Context(), s, key, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := storage.WriteFile(t.Context(), s, key, data, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// conform runs the suite on journals in stores.
+func conform(t *testing.T, open func(t *testing.T) storage.Store) {
+	stores := map[schedule.Journal]storage.Store{}
+	journaltest.Run(t, func(t *testing.T) schedule.Journal {
+		s := open(t)
+		j := newJournal(t, s)
+		stores[j] = s
+		return j
+	}, &journaltest.Options{
+		Another: func(t *testing.T, j schedule.Journal) schedule.Journal { return newJournal(t, stores[j]) },
+		CorruptPolicy: func(t *testing.T, j schedule.Journal, id string) {
+			damage(t, stores[j], "_schedule/policies/"+id+"/")
+		},
+		CorruptRun: func(t *testing.T, j schedule.Journal, policy string, due time.Time) {
+			name := due.UTC().Format("20060102T150405Z")
+			for info, err := range stores[j].List(t.Context(), "_schedule/runs/"+policy+"/") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if dir, _, ok := strings.Cut(info.Key, name+"/"); ok {
+					damage(t, stores[j], dir+name+"/")
+					return
+				}
+			}
+			t.Fatal("there is no such run")
+		},
+	})
+}
+
+func TestConformance(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		conform(t, func(*testing.T) storage.Store { return memstore.New(nil) })
+	})
+	t.Run("directory", func(t *testing.T) {
+		t.Parallel()
+		conform(t, func(t *testing.T) storage.Store { return openDirectory(t, directory(t)) })
+	})
+}
+
+// directory returns an empty directory in memory, where there is such a file system: how long a disk takes is of no interest here.
+func directory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "amber-journal-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func openDirectory(t *testing.T, dir string) storage.Store {
+	t.Helper()
+	s, err := filestore.New(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
 }
