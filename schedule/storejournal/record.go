@@ -3,11 +3,14 @@ package storejournal
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/amberkv/amber/internal/sealed"
 	"github.com/amberkv/amber/schedule"
+	"github.com/amberkv/amber/storage"
 )
 
 // format is the version of the records that are written. Tombstones are the same in all of them: a listing knows them by their length.
@@ -57,20 +60,28 @@ func parseVersion(name string) (n int, ok bool) {
 
 // versions are what a listing tells of a policy or a run.
 type versions struct {
-	numbers    []int // in no order
-	highest    int   // of them; 0 if there is none
-	size       int64 // of the highest, in bytes
-	tombstones []int // those of the numbers that are as long as a tombstone
+	all     []version // in no order, maybe some of them twice
+	highest int       // 0 if there is none
+	size    int64     // of the highest, in bytes
+	created time.Time // the highest, by the store's clock
 }
 
-func (v *versions) add(n int, size int64) {
-	v.numbers = append(v.numbers, n)
-	if size == tombstoneLen {
-		v.tombstones = append(v.tombstones, n)
-	}
+// A version is an object that was listed.
+type version struct {
+	n         int
+	created   time.Time
+	tombstone bool // it is as long as one
+}
+
+func (v *versions) add(n int, info storage.Info) {
+	v.all = append(v.all, version{n, info.ModTime, info.Size == tombstoneLen})
 	if n > v.highest {
-		v.highest, v.size = n, size
+		v.highest, v.size, v.created = n, info.Size, info.ModTime
 	}
+}
+
+func (v versions) has(n int) bool {
+	return slices.ContainsFunc(v.all, func(one version) bool { return one.n == n })
 }
 
 // deleted tells whether there is nothing but a tombstone, or nothing at all.

@@ -121,7 +121,7 @@ func (j *Journal) trim(ctx context.Context, r dueRun) (bool, error) {
 		if err != nil || !v.deleted() {
 			return false, err
 		}
-		return false, j.tidy(ctx, r.dir(), v, v.highest)
+		return false, j.tidy(ctx, r.dir(), v.below(v.highest+1))
 	case err != nil && !errors.Is(err, schedule.ErrCorrupt):
 		return false, err
 	case err == nil && rec.Run.State == schedule.RunRunning:
@@ -153,7 +153,7 @@ func (r dueRun) check(rec *record, v versions) error {
 		return errors.New("it has no run in it")
 	case rec.Run.Policy != r.policy || !rec.Run.Due.Equal(r.due):
 		return fmt.Errorf("it is the run of policy %.40q due at %s", rec.Run.Policy, rec.Run.Due.UTC().Format(time.RFC3339))
-	case v.highest > 1 && !slices.Contains(v.numbers, v.highest-1):
+	case v.highest > 1 && !v.has(v.highest-1):
 		return errAlone
 	}
 	return nil
@@ -231,7 +231,7 @@ func (j *Journal) grouped(ctx context.Context, prefix string) iter.Seq2[dueRun, 
 				}
 				at = dueRun{policy: policy, due: due}
 			}
-			at.add(n, info.Size)
+			at.add(n, info)
 		}
 		if at.highest > 0 {
 			yield(at, nil)

@@ -19,8 +19,8 @@
 //
 // # What safety rests on
 //
-// Only on the exclusive create. No clock is asked. The last few versions of everything are kept; older ones are removed when the next is put.
-// Who slept so long after looking that the number that it creates was removed already finds that out by looking again, takes back
+// Only on the exclusive create. The last few versions of everything, and those that counted within the last hour by the store's clock, are
+// kept; older ones are removed when the next is put. Who slept so long after looking that the number that it creates was removed already finds that out by looking again, takes back
 // what it created, and is told that nothing can be said about the outcome. Nobody else has seen it: it was never the highest.
 package storejournal
 
@@ -120,7 +120,7 @@ func (j *Journal) Policies(ctx context.Context) iter.Seq2[schedule.PolicyRevisio
 				continue
 			}
 			v := found[id]
-			v.add(n, info.Size)
+			v.add(n, info)
 			found[id] = v
 		}
 		// The order of keys is another one: "a-b/" comes before "a/".

@@ -65,18 +65,20 @@ func TestNew(t *testing.T) {
 
 // TestNumbersGoOn: the revisions of a policy go on when it is deleted and created again, and old versions don't pile up.
 func TestNumbersGoOn(t *testing.T) {
-	m := memstore.New(nil)
+	now := someDue
+	m := memstore.New(&memstore.Options{Now: func() time.Time { return now }})
 	j := newJournal(t, m)
 	seen := map[schedule.Revision]bool{}
 	rev := schedule.Revision("")
-	for n := range 50 {
+	for n := range 60 {
+		now = now.Add(20 * time.Minute)
 		var err error
 		rev, err = j.PutPolicy(t.Context(), policy("nightly"), rev)
 		if err != nil || seen[rev] {
 			t.Fatalf("put %d: revision %s, %v; it was there: %v", n, rev, err, seen[rev])
 		}
 		seen[rev] = true
-		if n%10 == 9 {
+		if n%20 == 19 {
 			if err := j.DeletePolicy(t.Context(), "nightly", rev); err != nil {
 				t.Fatal(err)
 			}
@@ -91,6 +93,37 @@ func TestNumbersGoOn(t *testing.T) {
 		if left := keys(t, m); len(left) > 8 {
 			t.Fatalf("there are %d versions: %q", len(left), left)
 		}
+	}
+}
+
+// TestVersionsStayForAnHour: what counted within the last hour stays, however many there are, and goes later.
+func TestVersionsStayForAnHour(t *testing.T) {
+	now := someDue
+	m := memstore.New(&memstore.Options{Now: func() time.Time { return now }})
+	j := newJournal(t, m)
+	rev := schedule.Revision("")
+	put := func() {
+		var err error
+		if rev, err = j.PutRun(t.Context(), run(schedule.RunRunning), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 30 {
+		now = now.Add(time.Minute)
+		put()
+	}
+	if n := len(keys(t, m)); n != 30 {
+		t.Errorf("after 30 versions in half an hour there are %d", n)
+	}
+	now = now.Add(50 * time.Minute)
+	put() // number 19 was superseded an hour ago
+	if n := len(keys(t, m)); n != 12 {
+		t.Errorf("50 minutes later there are %d versions, want 12: %q", n, keys(t, m))
+	}
+	now = now.Add(time.Hour)
+	put()
+	if n := len(keys(t, m)); n != 8 {
+		t.Errorf("another hour later there are %d versions, want 8: %q", n, keys(t, m))
 	}
 }
 

@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/amberkv/amber/schedule"
 	"github.com/amberkv/amber/storage"
 )
 
-// keep is how many of the last versions of a policy or a run stay. Who is paused between looking and creating meets the version that beat it, unless
-// so many have come since; and a listing during which so many come could miss all of them.
-const keep = 8
+// Superseded versions stay as long as they are among the last few or counted not long ago. Who was paused between looking and creating then meets the
+// version that beat it; and a listing, which is no snapshot, doesn't miss every version because newer ones came and older ones went
+// while it was made.
+const (
+	keep    = 8
+	keepFor = time.Hour
+)
 
 // errNone: there is no such policy or run.
 var errNone = fmt.Errorf("it %w", schedule.ErrNotFound)
@@ -39,7 +44,7 @@ func (j *Journal) look(ctx context.Context, dir string) (versions, error) {
 			return versions{}, err
 		}
 		if n, ok := parseVersion(info.Key[len(dir):]); ok {
-			v.add(n, info.Size)
+			v.add(n, info)
 		}
 	}
 	return v, nil
@@ -121,7 +126,7 @@ func (j *Journal) put(ctx context.Context, dir string, prev schedule.Revision, r
 		return "", err
 	}
 	// What can't be removed now is removed with the next version.
-	j.tidy(ctx, dir, after, v.highest+1-keep)
+	j.tidy(ctx, dir, after.superseded())
 	return versions{highest: v.highest + 1}.revision(), nil
 }
 
@@ -136,7 +141,7 @@ func (j *Journal) bury(ctx context.Context, dir string, rev schedule.Revision) (
 	case err != nil:
 		return versions{}, err
 	case v.deleted():
-		return versions{}, errors.Join(errNone, j.tidy(ctx, dir, v, v.highest-1)) // a deletion may have been cut short
+		return versions{}, errors.Join(errNone, j.tidy(ctx, dir, v.below(v.highest))) // a deletion may have been cut short
 	case rev != v.revision():
 		return versions{}, conflict("it is at revision %s, not at %.20q", v.revision(), rev)
 	}
@@ -144,7 +149,7 @@ func (j *Journal) bury(ctx context.Context, dir string, rev schedule.Revision) (
 	if err != nil {
 		return versions{}, err
 	}
-	return after, j.tidy(ctx, dir, after, v.highest)
+	return after, j.tidy(ctx, dir, after.below(v.highest+1))
 }
 
 // succeed creates the version after the highest of v, and returns what is listed after that.
@@ -165,9 +170,9 @@ func (j *Journal) succeed(ctx context.Context, dir string, v versions, data []by
 	if err != nil {
 		return versions{}, fmt.Errorf("%s was created, and whether that counts is not known: %w", key, err)
 	}
-	slept := after.highest-n >= keep || v.highest > 0 && !slices.Contains(after.numbers, v.highest)
-	for _, t := range after.tombstones {
-		slept = slept || t > n
+	slept := after.highest-n >= keep || v.highest > 0 && !after.has(v.highest)
+	for _, one := range after.all {
+		slept = slept || one.tombstone && one.n > n
 	}
 	if !slept {
 		return after, nil
@@ -194,12 +199,36 @@ func (j *Journal) createOnce(ctx context.Context, key string, data []byte) error
 	}
 }
 
-// tidy removes versions up to a number, from the lowest to the highest, which succeed relies on.
-func (j *Journal) tidy(ctx context.Context, dir string, v versions, upTo int) error {
-	for _, n := range slices.Sorted(slices.Values(v.numbers)) {
-		if n > upTo {
-			break
+// below returns the numbers below n, in ascending order.
+func (v versions) below(n int) []int {
+	var numbers []int
+	for _, one := range v.all {
+		if one.n < n {
+			numbers = append(numbers, one.n)
 		}
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers)
+}
+
+// superseded returns the numbers that needn't stay, in ascending order.
+func (v versions) superseded() []int {
+	created := make(map[int]time.Time)
+	for _, one := range v.all {
+		created[one.n] = one.created
+	}
+	numbers := v.below(v.highest - keep + 1)
+	for i, n := range numbers {
+		if next, there := created[n+1]; there && v.created.Sub(next) < keepFor {
+			return numbers[:i]
+		}
+	}
+	return numbers
+}
+
+// tidy removes versions, in ascending order of their numbers: succeed relies on that.
+func (j *Journal) tidy(ctx context.Context, dir string, numbers []int) error {
+	for _, n := range numbers {
 		if err := j.remove(ctx, dir+versionName(n)); err != nil {
 			return err
 		}
