@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"iter"
+	"math"
 	"time"
 )
 
@@ -28,3 +29,25 @@ type Ledger interface {
 	// an error in the sequence that wraps ErrCorrupt, after which it goes on.
 	Stays(ctx context.Context, from, until time.Time) iter.Seq2[Stay, error]
 }
+
+// StayOf returns how long a store has had a backup that was made in it, as the manifest tells; ok is false for one that never was ready.
+func StayOf(b *Backup) (s Stay, ok bool) {
+	if b.ReadyAt.IsZero() || b.State != StateReady && (b.State != StateDeleting || b.DeletedAt.IsZero()) {
+		return s, false
+	}
+	s = Stay{ID: b.ID, DataStore: b.DataStore, Kind: b.Kind, From: second(b.ReadyAt)}
+	for _, p := range b.Parts {
+		if !p.Adopted {
+			s.Bytes += min(p.Size, math.MaxInt64-s.Bytes)
+		}
+	}
+	if b.State == StateDeleting {
+		s.Until = second(b.DeletedAt)
+		if s.Until.Before(s.From) { // by clocks that differ
+			s.From = s.Until
+		}
+	}
+	return s, true
+}
+
+func second(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }

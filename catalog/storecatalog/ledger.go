@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,30 +60,12 @@ func parseStay(key string) (s catalog.Stay, ok bool) {
 	return s, s.Bytes >= 0 && stayKey(s) == key // only the one spelling
 }
 
-// stay returns how long this store has had a backup that was made in it; ok is false for one that never was ready.
-func stay(b *catalog.Backup) (s catalog.Stay, ok bool) {
-	if b.ReadyAt.IsZero() || b.State != catalog.StateReady && (b.State != catalog.StateDeleting || b.DeletedAt.IsZero()) {
-		return s, false
-	}
-	s = catalog.Stay{ID: b.ID, DataStore: b.DataStore, Kind: b.Kind, From: second(b.ReadyAt)}
-	for _, p := range b.Parts {
-		if !p.Adopted {
-			s.Bytes += min(p.Size, math.MaxInt64-s.Bytes)
-		}
-	}
-	if b.State == catalog.StateDeleting {
-		s.Until = second(b.DeletedAt)
-		s.From = earlier(s.From, s.Until) // by clocks that differ
-	}
-	return s, true
-}
-
 // since corrects a stay by the times at which the backup was copied into the store, if it was. The last counts.
 func since(s catalog.Stay, copied []time.Time) catalog.Stay {
 	last := time.Time{}
 	for _, at := range copied {
 		if at = second(at); !s.Until.IsZero() {
-			at = earlier(at, s.Until) // by clocks that differ
+			at = at.Add(min(0, s.Until.Sub(at))) // by clocks that differ
 		}
 		if at.After(last) {
 			last = at
@@ -97,13 +78,6 @@ func since(s catalog.Stay, copied []time.Time) catalog.Stay {
 }
 
 func second(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
 
 // Began notes when a copy came into the store, as catalog.Ledger says.
 func (c *Catalog) Began(ctx context.Context, b *catalog.Backup, at time.Time) error {
@@ -185,7 +159,7 @@ func (c *Catalog) ended(ctx context.Context, b *catalog.Backup) error {
 	if err != nil {
 		return err
 	}
-	s, ok := stay(b)
+	s, ok := catalog.StayOf(b)
 	if !ok {
 		return c.forgetNotes(ctx, b.ID, notes)
 	}
@@ -276,7 +250,7 @@ func (c *Catalog) stays(ctx context.Context, from, until time.Time, yield func(c
 		case err != nil:
 			return err
 		default:
-			if s, ok := stay(b); ok {
+			if s, ok := catalog.StayOf(b); ok {
 				here[b.ID] = s
 			}
 		}
