@@ -168,7 +168,7 @@ func (f *cronField) check(field string) (string, error) {
 				return "", fmt.Errorf("the range %s goes downwards: make two of it, as %s-%d,%d-%s", base, low, f.last(), f.min, high)
 			}
 		}
-		if to == 7 {
+		if f.max == 7 && to == 7 {
 			elements[i] = sundays(from, n)
 		}
 	}
