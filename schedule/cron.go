@@ -94,7 +94,9 @@ func parseCron(text string) (*calendar, error) {
 }
 
 // starred says whether a field doesn't restrict anything, as crontab(5) says it.
-func starred(field string) bool { return field[0] == '*' || field[0] == '?' }
+func starred(field string) bool {
+	return strings.HasPrefix(field, "*") || strings.HasPrefix(field, "?")
+}
 
 func noMacro(spec string) error {
 	switch {
@@ -152,6 +154,9 @@ func (f *cronField) check(field string) (string, error) {
 			continue
 		}
 		low, high, ranged := strings.Cut(base, "-")
+		if ranged && starred(base) {
+			return "", fmt.Errorf("%s is no range: these have a value at either end", base)
+		}
 		from, err := f.value(low)
 		if err != nil {
 			return "", err

@@ -18,8 +18,8 @@ const maxTemplate = 200
 //   - {timestamp} by the date and time, as 2026-11-27T20-04-05: a name may not have a ":" in it, which Dragonfly puts there;
 //   - {Y}, {m} and {d} by the year, the month and the day, as 2026, 11 and 27.
 //
-// When clocks are set back and a time comes again, its {timestamp} has "-2" at its end the second time: names of different times differ, and sort by time
-// all the same. The error says what is wrong with the template, or with the name that comes of it: see catalog.ValidBackupName.
+// When clocks are set back and a time comes again, its {timestamp} has "-2" at its end the second time: names of different times differ. (They sort by time but for that
+// hour.) The error says what is wrong with the template, or with the name that comes of it: see catalog.ValidBackupName.
 func ExpandName(template string, t time.Time) (string, error) {
 	if len(template) > maxTemplate {
 		return "", fmt.Errorf("it has %d bytes, the limit is %d", len(template), maxTemplate)

@@ -39,9 +39,9 @@ func (p *Policy) Validate(l Limits) error {
 	}
 	switch {
 	case p.Window < 0 || p.Window > 0 && p.Window < minWindow:
-		fail("window is %v: it must be 0 or at least 1m", p.Window)
+		fail("window is %s: it must be 0 or at least 1m", lengthText(p.Window))
 	case p.Window%time.Second != 0:
-		fail("window is %v: it must be of whole seconds", p.Window)
+		fail("window is %s: it must be of whole seconds", lengthText(p.Window))
 	}
 	distance := p.validDistance(l, fail)
 	if err := p.Retention.Validate(l.MaxRetentionDays); err != nil {
@@ -163,7 +163,9 @@ func (p *Policy) Location() (*time.Location, error) {
 // maxZoneLen is longer than the name of any zone, which has 32 bytes.
 const maxZoneLen = 64
 
-func validZone(name string) error {
+func validZone(name string) error { return zoneError(name, time.LoadLocation) }
+
+func zoneError(name string, load func(string) (*time.Location, error)) error {
 	if name == "" {
 		return nil // UTC
 	}
@@ -182,10 +184,10 @@ func validZone(name string) error {
 	if name == "Local" || name == "localtime" || name == "posixrules" || name == "Factory" || strings.HasPrefix(name, "posix/") || strings.HasPrefix(name, "right/") {
 		return bad("a policy needs a zone that is the same on every machine, like Europe/Berlin; empty is UTC")
 	}
-	if _, err := time.LoadLocation(name); err == nil {
+	if _, err := load(name); err == nil {
 		return nil
 	}
-	if _, err := time.LoadLocation("Europe/Berlin"); err != nil {
+	if _, err := load("Europe/Berlin"); err != nil {
 		return bad(`there is no database of time zones on this machine: install it (on Debian, the package tzdata), or link one into the program: import _ "time/tzdata"`)
 	}
 	return bad("the IANA's database on this machine has no such zone: names are like Europe/Berlin, letter by letter; if it is new, the machine's tzdata may be too old")

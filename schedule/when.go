@@ -101,7 +101,7 @@ func (w *When) text() string {
 	case w.SaveSchedule != "":
 		return "when.saveSchedule " + quoted(w.SaveSchedule)
 	case w.Every != 0:
-		return "when.every " + w.Every.String()
+		return "when.every " + lengthText(w.Every)
 	}
 	return "when.daily"
 }
@@ -208,7 +208,7 @@ func nibbleMatches(pattern string, n int) bool {
 		return true
 	}
 	if len(pattern) == 1 {
-		return int(pattern[0]-'0') == n // never so for "?", which is no digit
+		return pattern == strconv.Itoa(n)
 	}
 	digit := func(c byte, n int) bool { return c == '*' || c == '?' || int(c-'0') == n }
 	return digit(pattern[0], n/10) && digit(pattern[1], n%10)
@@ -219,10 +219,10 @@ type every int64
 
 func newEvery(d time.Duration) (every, error) {
 	if d < minEvery || d > maxEvery {
-		return 0, fmt.Errorf("when.every is %v: it must be from 1m to %dh", d, maxEvery/time.Hour)
+		return 0, fmt.Errorf("when.every is %s: it must be from 1m to %dh", lengthText(d), maxEvery/time.Hour)
 	}
 	if d%time.Minute != 0 {
-		return 0, fmt.Errorf("when.every is %v: it must be of whole minutes", d)
+		return 0, fmt.Errorf("when.every is %s: it must be of whole minutes", lengthText(d))
 	}
 	return every(d / time.Second), nil
 }
