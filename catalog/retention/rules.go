@@ -170,8 +170,8 @@ func (p *period) last(local time.Time) bool {
 
 // which names the period that a time is in. A week has the name of its Monday.
 func (p *period) which(local time.Time) string {
-	if p.name == "week" {
-		local = local.AddDate(0, 0, -(int(local.Weekday())+6)%7)
+	if p.name == "week" { // by UTC, for in some zone that day may be missing
+		local = time.Date(local.Year(), local.Month(), local.Day()-(int(local.Weekday())+6)%7, 0, 0, 0, 0, time.UTC)
 	}
 	return p.name + " " + local.Format(p.layout)
 }
