@@ -60,7 +60,7 @@ func parseVersion(name string) (n int, ok bool) {
 
 // versions are what a listing tells of a policy or a run.
 type versions struct {
-	all     []version // in no order, maybe some of them twice
+	all     []version // in ascending order
 	highest int       // 0 if there is none
 	size    int64     // of the highest, in bytes
 	created time.Time // the highest, by the store's clock

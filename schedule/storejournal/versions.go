@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/amberkv/amber/schedule"
@@ -207,8 +206,7 @@ func (v versions) below(n int) []int {
 			numbers = append(numbers, one.n)
 		}
 	}
-	slices.Sort(numbers)
-	return slices.Compact(numbers)
+	return numbers
 }
 
 // superseded returns the numbers that needn't stay, in ascending order.
