@@ -70,6 +70,9 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 	if err := r.sweepOrphans(ctx, before, &rep); err != nil {
 		errs = append(errs, err)
 	}
+	if err := r.reindex(ctx); err != nil {
+		errs = append(errs, err)
+	}
 	objects, bytes, err := storage.SweepUnfinished(ctx, r.cfg.Store, before)
 	rep.Objects, rep.Bytes = rep.Objects+objects, rep.Bytes+bytes
 	if err != nil {

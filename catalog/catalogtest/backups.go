@@ -531,6 +531,10 @@ func cancelled(c *check) {
 	for _, err = range c.cat.List(ctx, catalog.Query{}) {
 	}
 	c.is("List", err, context.Canceled)
+	if pager, ok := c.cat.(catalog.Pager); ok {
+		_, _, err = pager.Page(ctx, catalog.Query{}, catalog.Cursor{}, 10)
+		c.is("Page", err, context.Canceled)
+	}
 	c.is("Delete", c.cat.Delete(ctx, b.ID, rev), context.Canceled)
 	_, err = c.leaser.Acquire(ctx, "new", time.Minute)
 	c.is("Acquire", err, context.Canceled)

@@ -72,6 +72,9 @@ func Run(t *testing.T, open func(t *testing.T) (catalog.Catalog, catalog.Leaser)
 			if _, ok := cat.(catalog.Ledger); !ok && strings.HasPrefix(r.name, "ledger") {
 				return // so is a ledger
 			}
+			if _, ok := cat.(catalog.Pager); !ok && strings.HasPrefix(r.name, "page") {
+				return // and so are pages
+			}
 			c := &check{T: t, ctx: t.Context(), cat: cat, leaser: leaser, other: cat, otherLeaser: leaser, rule: r.rule, opts: opts}
 			if opts.Another != nil {
 				c.other, c.otherLeaser = opts.Another(t, cat)
@@ -103,6 +106,19 @@ var rules = []struct {
 	{"list-break", "a caller may leave the sequence of List at any time", listBreak},
 	{"list-while-deleted", "a backup that is deleted during a List is no error", listWhileDeleted},
 	{"list-corrupt", "a manifest that can't be read is an ErrCorrupt in the sequence of List and hides no other", listCorrupt},
+	{"list-kind", "List gives the backups of the kinds that are asked for, of any kind if none is", listKind},
+	{"list-policy", "List gives the backups of the policy that is asked for", listPolicy},
+	{"list-name", "List gives the backups of exactly the name that is asked for", listName},
+	{"list-label", "List gives the backups that have all the labels that are asked for, with these values", listLabel},
+	{"list-time", "List gives the backups that began at Query.From or later, and before Query.Until", listTime},
+	{"list-text", "List gives the backups with a text in the ID, data store, name, description or a label's value, whatever the case of its letters", listText},
+	{"list-invalid", "List with a query that can't be meant so is an error, and nothing else", listInvalid},
+	{"page-order", "the pages of a query, of whatever size, are together what List gives, in the same order", pageOrder},
+	{"page-query", "a page has what the query selects, as in List", pageQuery},
+	{"page-fresh", "what Put or Delete has returned nil for is on every later page", pageFresh},
+	{"page-race", "what Put or Delete has returned nil for is on every later page, whatever others do meanwhile", pageRace},
+	{"page-invalid", "Page with a query, a cursor or a limit that can't be meant so is an error", pageInvalid},
+	{"page-corrupt", "manifests that can't be read are told beside a page and hide no other", pageCorrupt},
 	{"delete", "Delete removes the manifest, if its revision is the one given, and no other", deletes},
 	{"delete-race", "of a Put and a Delete with the same revision exactly one wins", deleteRace},
 	{"delete-for-good", "a backup that was deleted can't be put again with the revision it had", deleteForGood},

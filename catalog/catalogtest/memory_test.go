@@ -27,6 +27,7 @@ type memory struct {
 	old       map[catalog.ID]entry // as before the last Put
 	kept      map[catalog.ID]*catalog.Backup
 	leases    map[string]*held
+	pages     map[string][]*catalog.Backup
 	shares    map[*memoryShare]bool
 	ledger    memoryLedger
 }
@@ -44,7 +45,7 @@ type held struct {
 
 func newMemory(clock *catalogtest.Clock, broken string) *memory {
 	return &memory{clock: clock, broken: broken, manifests: map[catalog.ID]entry{}, old: map[catalog.ID]entry{},
-		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}, shares: map[*memoryShare]bool{},
+		kept: map[catalog.ID]*catalog.Backup{}, leases: map[string]*held{}, pages: map[string][]*catalog.Backup{}, shares: map[*memoryShare]bool{},
 		ledger: memoryLedger{began: map[catalog.ID][]time.Time{}}}
 }
 
@@ -145,6 +146,10 @@ func (m *memory) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, catal
 
 func (m *memory) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.Backup, error] {
 	return func(yield func(*catalog.Backup, error) bool) {
+		if err := q.Validate(); err != nil && !m.is("anything is asked for") {
+			yield(nil, err)
+			return
+		}
 		m.mu.Lock()
 		var ids []catalog.ID
 		for id := range m.manifests {
@@ -174,7 +179,7 @@ func (m *memory) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.B
 				continue
 			case q.DataStore != "" && b.DataStore != q.DataStore && !(m.is("data store by prefix") && strings.HasPrefix(b.DataStore, q.DataStore)):
 				continue
-			case !inAnyDataStore(q).Match(b):
+			case !m.misread(q).Match(b):
 				continue
 			}
 			if !yield(b, nil) {

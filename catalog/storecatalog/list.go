@@ -18,12 +18,19 @@ import (
 func (c *Catalog) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.Backup, error] {
 	return func(yield func(*catalog.Backup, error) bool) {
 		fail := func(err error) bool { return yield(nil, fmt.Errorf("storecatalog: list: %w", err)) }
+		if err := q.Validate(); err != nil {
+			fail(err)
+			return
+		}
 		records, err := c.records(ctx, q.DataStore)
 		if err != nil {
 			fail(err)
 			return
 		}
 		for _, r := range records {
+			if !begun(q, r.id) {
+				continue
+			}
 			v, err := c.read(ctx, r)
 			if errors.Is(err, storage.ErrNotFound) || errors.Is(err, errOrphan) {
 				v, err = c.current(ctx, r.dataStore, r.id)
@@ -50,9 +57,6 @@ func (c *Catalog) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.
 func (c *Catalog) records(ctx context.Context, dataStore string) ([]record, error) {
 	prefix := ""
 	if dataStore != "" {
-		if err := catalog.ValidName(dataStore); err != nil {
-			return nil, fmt.Errorf("data store %.40q: %w", dataStore, err)
-		}
 		prefix = dataStore + "/"
 	}
 	var records []record

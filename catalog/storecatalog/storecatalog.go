@@ -10,6 +10,9 @@
 //	<data store>/<id>/manifest.json          revision 2: how the run ended; the commit point of a backup
 //	<data store>/<id>/manifest-000003.json   revision 3, and so on: what changed later
 //	_leases/<name>/<token>.json              a lease; the highest token counts
+//	_index/marks/<id>-<nonce>-<data store>   the index: this backup is about to be put
+//	_index/months/<yyyy-mm>.<number>         the index: the backups of a month; the highest number counts
+//	_index/months/complete-1                 the index tells of all backups
 //	_leases/<name>/shared-<nonce>.json       a shared lease, until it is released or has ended
 //	_usage/…                                 how long the store had the backups that are deleted by now
 //
@@ -17,6 +20,16 @@
 // deleting, and removes it after all others, so that no older one appears again. Should a writer that slept through the
 // deletion put one more and be killed before it noticed, that one has no run.json beside it and is an error in List and
 // Get, not a backup that has come back. A copy of a backup for another store therefore has to have its run.json.
+//
+// # The index
+//
+// It only spares Page to look at all backups, and everything that decides about backups goes by List. A Put of what is not a run yet, or has
+// ended, writes a mark before it writes the manifest; while a mark names a backup, or a summary says that it runs, a page looks at its manifest. Who reads a page with many
+// marks in a month makes the month's next summary, in two steps: one that takes the marks, which are deleted when it is there, and one that tells what
+// the manifests said after that. A writer looks after its change whether its mark is still there, and writes another one if it isn't; so whatever
+// was put is either marked or in a summary. Summaries are created exclusively under the number that follows the one they are made from. All that is shown is read from the
+// manifests themselves: what an index lacks for whatever reason isn't shown until Reindex, which a sweep calls, has compared it with the names of
+// all objects; and if it is damaged, or isn't there, pages come from those names.
 //
 // # What safety rests on
 //
@@ -75,6 +88,8 @@ type Catalog struct {
 
 	mu         sync.Mutex
 	dataStores map[catalog.ID]string // where backups were seen last; only saves listings
+	unmarked   map[ref]bool          // backups whose change the index couldn't be told of
+	indexTried bool                  // it was tried to make an index, and that failed or isn't done
 	month      string                // that the ledger has a mark of
 }
 
@@ -99,7 +114,7 @@ func New(cfg Config) (*Catalog, error) {
 	}
 	return &Catalog{
 		store: cfg.Store, owner: cfg.Owner, now: clock.Or(cfg.Now), skew: cfg.ClockSkew,
-		dataStores: make(map[catalog.ID]string),
+		dataStores: make(map[catalog.ID]string), unmarked: make(map[ref]bool),
 	}, nil
 }
 
@@ -129,19 +144,7 @@ func (c *Catalog) put(ctx context.Context, b *catalog.Backup, prev catalog.Revis
 		if r.highest > 0 {
 			return "", fmt.Errorf("%w: it exists already", catalog.ErrConflict)
 		}
-		if b.State != catalog.StateReady {
-			return c.create(ctx, r, 1, data)
-		}
-		claim := *b
-		claim.State = catalog.StateRunning
-		claimed, err := catalog.Encode(&claim)
-		if err != nil {
-			return "", err
-		}
-		if _, err := c.create(ctx, r, 1, claimed); err != nil {
-			return "", err
-		}
-		return c.succeed(ctx, r, 1, data)
+		return c.marked(ctx, b, func() (catalog.Revision, error) { return c.putNew(ctx, b, r, data) })
 	}
 	if !r.run {
 		return "", fmt.Errorf("%w: it was deleted", catalog.ErrConflict)
@@ -155,7 +158,39 @@ func (c *Catalog) put(ctx context.Context, b *catalog.Backup, prev catalog.Revis
 	case now.rev != prev:
 		return "", fmt.Errorf("%w: it is at revision %s, not at %s", catalog.ErrConflict, now.rev, prev)
 	}
-	return c.succeed(ctx, r, r.highest, data)
+	if now.backup != nil && now.backup.State == catalog.StateRunning {
+		// Whoever reads the index looks at a run himself, as long as it doesn't know how that has ended.
+		c.remind(ctx)
+		return c.succeed(ctx, r, r.highest, data)
+	}
+	return c.marked(ctx, b, func() (catalog.Revision, error) { return c.succeed(ctx, r, r.highest, data) })
+}
+
+// marked puts a manifest and tells the index of it.
+func (c *Catalog) marked(ctx context.Context, b *catalog.Backup, put func() (catalog.Revision, error)) (catalog.Revision, error) {
+	n := c.announce(ctx, ref{b.ID, b.DataStore})
+	rev, err := put()
+	if err == nil {
+		c.confirm(ctx, n)
+	}
+	return rev, err
+}
+
+// putNew creates the first revision of a manifest, and the second if it is ready at once.
+func (c *Catalog) putNew(ctx context.Context, b *catalog.Backup, r record, data []byte) (catalog.Revision, error) {
+	if b.State != catalog.StateReady {
+		return c.create(ctx, r, 1, data)
+	}
+	claim := *b
+	claim.State = catalog.StateRunning
+	claimed, err := catalog.Encode(&claim)
+	if err != nil {
+		return "", err
+	}
+	if _, err := c.create(ctx, r, 1, claimed); err != nil {
+		return "", err
+	}
+	return c.succeed(ctx, r, 1, data)
 }
 
 // succeed creates the revision after n, unless the backup is gone by then.
