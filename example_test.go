@@ -10,7 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/catalog/retention"
 	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/schedule"
 	"github.com/amberkv/amber/storage/filestore"
 )
 
@@ -48,6 +50,51 @@ func Example() {
 	// before-upgrade of orders is ready: 3 keys, 1 with an expiry
 	// restored by feed: 3 keys
 	// map[customer:Ada state:paid]
+}
+
+// A policy says when a data store is backed up and how long the backups are kept; RunSchedules makes them until its context ends.
+func ExampleService_RunSchedules() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	from, _, done := servers(ctx)
+	defer done()
+	dir, err := os.MkdirTemp("", "amber-example-")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := filestore.New(dir, nil)
+	if err != nil {
+		log.Panic(err)
+	}
+
+	service, err := amber.New(amber.Config{
+		Store: store,
+		DataStores: func(ctx context.Context, dataStore string) (amber.BackupRequest, error) {
+			return amber.BackupRequest{From: from}, nil
+		},
+		Events: amber.Events{Run: func(ctx context.Context, r *schedule.Run) {
+			fmt.Printf("%s, due %s: %s\n", r.DataStore, r.Due.Format(time.RFC3339), r.State)
+			cancel() // a host goes on
+		}},
+		Now: clockAt(time.Date(2026, 11, 27, 1, 29, 59, 0, time.UTC)), // a host leaves this out
+	})
+	if err != nil {
+		log.Panic(err)
+	}
+	_, err = service.SetPolicy(ctx, schedule.Policy{ID: "nightly", DataStore: "orders", Enabled: true,
+		When: schedule.When{Daily: []string{"02:30"}}, TimeZone: "Europe/Berlin", Retries: 3, Retention: retention.Rules{Days: 14}})
+	if err != nil {
+		log.Panic(err)
+	}
+	if err := service.RunSchedules(ctx); err != nil {
+		log.Panic(err)
+	}
+	if err := service.Close(context.WithoutCancel(ctx)); err != nil {
+		log.Panic(err)
+	}
+	// Output:
+	// orders, due 2026-11-27T01:30:00Z: done
 }
 
 // servers starts two servers, and puts three keys into the first.

@@ -62,7 +62,7 @@ type Config struct {
 	// have exclusive creates then; where it doesn't, what has to do with policies is refused, and everything else works.
 	Journal schedule.Journal
 	// DataStores says how a data store is reached when a policy's backup of it is due, or that of BackupOnShutdown: by From and Prefer, or by a Snapshotter;
-	// Description, Recipients and Progress may be set as well, all else comes from the policy. It is asked for each attempt, so that passwords
+	// Description, Labels, Recipients and Progress may be set as well, all else comes from the policy. It is asked for each attempt, so that passwords
 	// may change; policies hold none. Its error is that of the attempt. RunSchedules needs it.
 	DataStores func(ctx context.Context, dataStore string) (BackupRequest, error)
 	// Limits are those of policies. Workers are how many due backups are made at a time; 0: 4. ScheduleGrace is how long these may go on when
@@ -70,9 +70,13 @@ type Config struct {
 	Limits        schedule.Limits
 	Workers       int
 	ScheduleGrace time.Duration
+	// SchedulePoll is how often the Journal is asked for policies that were changed elsewhere, while schedules run; 0: a minute. Those that
+	// this Service changes it knows at once.
+	SchedulePoll time.Duration
 	// TidyEvery is how often retention and a sweep are run while schedules run, by one Service of those that share a Leaser; 0: an hour.
 	TidyEvery time.Duration
-	// BackupOnShutdown are the backups that Close makes, of kind "shutdown". Where neither From nor Snapshotter is set DataStores is asked.
+	// BackupOnShutdown are the backups that Close makes, of kind "shutdown". Where neither From nor Snapshotter is set DataStores is asked. A Name may have in it
+	// what schedule.ExpandName replaces, by UTC; if it is taken the backup gets a number behind it.
 	BackupOnShutdown []BackupRequest
 
 	// LeaseTTL is how long a run that died keeps others from its data store; 0: backup.DefaultLeaseTTL.
@@ -195,6 +199,9 @@ func (s *Service) run(ctx context.Context, at *place, operation string, attempt 
 	}
 	watch.begin()
 	b, err := at.runner.Run(ctx, q)
+	if attempt > 1 && s.outlived(ctx, err) {
+		b, err = at.runner.Run(ctx, q)
+	}
 	if err != nil {
 		watch.end(0, 0, err)
 		return nil, err

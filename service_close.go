@@ -1,6 +1,7 @@
 package amber
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/schedule"
 )
 
 // ErrClosed: the Service was closed.
@@ -94,6 +96,11 @@ func (s *Service) checkShutdown(q *BackupRequest) error {
 	if _, err := s.place(q.Store); err != nil {
 		return err
 	}
+	if q.Name != "" {
+		if _, err := schedule.ExpandName(q.Name, s.now().UTC()); err != nil {
+			return fmt.Errorf("Name: %w", err)
+		}
+	}
 	if q.From == nil && q.Snapshotter == nil && s.cfg.DataStores != nil {
 		return nil
 	}
@@ -135,6 +142,10 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 		if q.Progress == nil {
 			q.Progress = how.Progress
 		}
+		if q.Labels == nil {
+			q.Labels = how.Labels
+		}
+		q.Description = cmp.Or(q.Description, how.Description)
 	}
 	snapshotter, err := s.snapshotter(&q)
 	if err != nil {
@@ -144,7 +155,13 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Kind: catalog.KindShutdown,
+	name := ""
+	if q.Name != "" {
+		if name, err = schedule.ExpandName(q.Name, s.now().UTC()); err != nil {
+			return fmt.Errorf("Name: %w", err)
+		}
+	}
+	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
 	return err
 }

@@ -9,10 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/amberkv/amber/backup"
-	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/catalog/retention"
 	"github.com/amberkv/amber/schedule"
+	"github.com/amberkv/amber/schedule/storejournal"
 	"github.com/amberkv/amber/storage"
 )
 
@@ -20,6 +19,8 @@ import (
 type schedules struct {
 	journal schedule.Journal // nil: there is none, for the reason given
 	why     error
+	// scheduler is there if there is a journal.
+	scheduler *schedule.Scheduler
 
 	mu    sync.Mutex
 	known map[string]known // policies as the journal had them, by their ID
@@ -53,10 +54,26 @@ func (s *Service) addSchedules() error {
 		s.schedules.journal = c.Journal
 	case !storage.CapabilitiesOf(s.places[0].Store).Exclusive:
 		s.schedules.why = errors.New("amber: there is nothing to keep policies in: Config.Store has no exclusive creates, so set Config.Journal")
+		return nil
 	default:
-		s.schedules.why = errors.New("amber: Config.Journal is required to keep policies")
+		j, err := storejournal.New(storejournal.Config{Store: s.places[0].Store})
+		if err != nil {
+			return fmt.Errorf("amber: Config.Store: %w", err)
+		}
+		s.schedules.journal = j
 	}
+	scheduler, err := schedule.New(schedule.Config{Journal: s.schedules.journal, Leaser: s.cfg.Leaser, Job: job{s}, Logger: c.Logger, Now: c.Now, Limits: c.Limits,
+		LeaseTTL: c.LeaseTTL, Poll: c.SchedulePoll, Workers: s.workers(), Grace: c.ScheduleGrace, Ended: s.runEnded})
+	if err != nil {
+		return fmt.Errorf("amber: %w", err)
+	}
+	s.schedules.scheduler = scheduler
 	return nil
+}
+
+// scheduler returns what sees to the due times of policies.
+func (s *Service) scheduler() (*schedule.Scheduler, error) {
+	return s.schedules.scheduler, s.schedules.why
 }
 
 // journal returns what keeps policies and runs.
@@ -176,67 +193,9 @@ func (s *Service) knownPolicy(ctx context.Context, r schedule.PolicyRevision) (*
 }
 
 // distrust says why the clock isn't to be trusted, if it isn't.
-func (s *Service) distrust() string { return "" }
-
-// request says how a data store is backed up of which only the ID is known.
-func (s *Service) request(ctx context.Context, dataStore string) (*BackupRequest, error) {
-	if s.cfg.DataStores == nil {
-		return nil, errors.New("amber: Config.DataStores is required: it says how a data store is reached that is to be backed up")
+func (s *Service) distrust() string {
+	if s.schedules.scheduler == nil {
+		return ""
 	}
-	q, err := s.cfg.DataStores(ctx, dataStore)
-	if err != nil {
-		return nil, fmt.Errorf("how data store %s is reached: %w", dataStore, err)
-	}
-	switch {
-	case q.DataStore != "" && q.DataStore != dataStore:
-		return nil, fmt.Errorf("amber: Config.DataStores was asked for %s and tells of %s", dataStore, q.DataStore)
-	case q.Name != "" || q.Store != "" || q.Retain != 0:
-		return nil, fmt.Errorf("amber: what Config.DataStores tells of %s has a Name, Store or Retain: these are the policy's to say", dataStore)
-	}
-	q.DataStore = dataStore
-	return &q, nil
-}
-
-// job makes the backups of due times.
-type job struct{ *Service }
-
-// Backup makes the backup of a due time, as schedule.Job says.
-func (s job) Backup(ctx context.Context, d schedule.Due) (catalog.ID, error) {
-	q, err := s.request(ctx, d.Policy.DataStore)
-	if err != nil {
-		return "", err
-	}
-	snapshotter, err := s.snapshotter(q)
-	if err != nil {
-		return "", err
-	}
-	at, err := s.place(d.Policy.Store)
-	if err != nil {
-		return "", err
-	}
-	r := backup.Request{DataStore: q.DataStore, Description: q.Description, Kind: catalog.KindAutomatic, Snapshotter: snapshotter,
-		Policy: d.Policy.ID, DueTime: d.Due, Labels: d.Policy.Labels, Seal: s.seal(q.Recipients), Registered: d.Registered}
-	b, err := s.run(ctx, at, "backup", d.Attempt, q.Progress, r)
-	switch {
-	case err == nil:
-		return b.ID, nil
-	case errors.Is(err, backup.ErrBusy):
-		return "", fmt.Errorf("%w: %w", schedule.ErrOverlap, err)
-	}
-	return "", err
-}
-
-// Settle finds out what became of a backup that was begun, as schedule.Job says.
-func (s job) Settle(ctx context.Context, p *schedule.Policy, id catalog.ID) (bool, error) {
-	// The policy may have been changed since to keep its backups elsewhere: every store is asked.
-	for _, at := range s.places {
-		b, err := at.runner.Settle(ctx, id)
-		if err != nil {
-			return false, at.wrap(err)
-		}
-		if b != nil {
-			return true, nil
-		}
-	}
-	return false, nil
+	return s.schedules.scheduler.ClockTrouble()
 }

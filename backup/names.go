@@ -45,19 +45,19 @@ func (n *run) chooseName(ctx context.Context, here names) (string, error) {
 	if taken == nil {
 		return n.q.Name, nil
 	}
-	if n.q.Kind != catalog.KindAutomatic {
+	if n.q.Kind != catalog.KindAutomatic && n.q.Kind != catalog.KindShutdown {
 		remedy := "delete that backup"
 		if taken.State == catalog.StateRunning {
 			remedy = "wait for it, or sweep if its run has died"
 		}
 		return "", fmt.Errorf("%w: %q is that of backup %s, which is %s: choose another name, or %s", ErrNameTaken, n.q.Name, taken.ID, taken.State, remedy)
 	}
-	// No due time fails for its name.
+	// What nobody is there to ask about doesn't fail for its name.
 	for i := 2; ; i++ {
 		suffix := "-" + strconv.Itoa(i)
 		name := n.q.Name[:min(len(n.q.Name), catalog.MaxNameLen-len(suffix))] + suffix
 		if here[name] == nil {
-			n.log.InfoContext(ctx, "a backup gets another name than its policy says, for that is taken", "dataStore", n.q.DataStore, "name", name, "taken", n.q.Name, "by", taken.ID)
+			n.log.InfoContext(ctx, "a backup gets another name than the one that was asked for, which is taken", "dataStore", n.q.DataStore, "name", name, "taken", n.q.Name, "by", taken.ID)
 			return name, nil
 		}
 	}

@@ -143,7 +143,7 @@ func (q *Request) validate() error {
 // Run takes a snapshot and makes it a backup. It returns nil exactly when the backup is ready: every part was committed, parsed to
 // its end with its checksum right, read back with its hash equal, and the manifest was written after all that.
 //
-// The error wraps ErrNameTaken if another backup of the data store has the name; one of kind automatic gets "-2" or so behind its name then.
+// The error wraps ErrNameTaken if another backup of the data store has the name; one of kind automatic or shutdown gets "-2" or so behind its name then.
 //
 // One data store has one run at a time, over any number of processes: while another is at work the error wraps ErrBusy. A
 // run that was killed blocks the next for at most the lease time; one that was paused past it can't publish any more.
