@@ -51,18 +51,11 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 					return usagef("--name %q: %w", name, err)
 				}
 			}
-			switch prefer {
-			case "replica":
-				q.Prefer = replica.PreferReplica
-			case "primary":
-				q.Prefer = replica.PreferPrimary
-			case "exact":
-				q.Prefer = replica.PreferExact
-			default:
-				return usagef("--prefer %q: it can be replica, primary or exact", prefer)
-			}
 			var err error
-			if q.Retain, err = retention(retain); err != nil {
+			if q.Prefer, err = preferred(prefer); err != nil {
+				return err
+			}
+			if q.Retain, err = keepFor(retain); err != nil {
 				return err
 			}
 			if q.From, err = a.options(&from); err != nil {
@@ -107,4 +100,17 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 	flags.DurationVar(&leaseTTL, "lease-ttl", 30*time.Second,
 		"how long this run, if it dies, keeps others from the data store; at least 3s")
 	return cmd
+}
+
+// preferred reads what --prefer says.
+func preferred(text string) (replica.Prefer, error) {
+	switch text {
+	case "replica":
+		return replica.PreferReplica, nil
+	case "primary":
+		return replica.PreferPrimary, nil
+	case "exact":
+		return replica.PreferExact, nil
+	}
+	return 0, usagef("--prefer %q: it can be replica, primary or exact", text)
 }

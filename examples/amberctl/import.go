@@ -126,8 +126,8 @@ starts.`,
 
 const retainHelp = "how long to keep the backup, such as 30d or 12h; then 'amberctl prune' deletes it, unless it is the newest of its data store"
 
-// retention reads what --retain says.
-func retention(text string) (time.Duration, error) {
+// keepFor reads what --retain says.
+func keepFor(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -152,7 +152,7 @@ func (a *app) importRequest(ctx context.Context, f *importFlags, args []string) 
 	if err = f.check(); err != nil {
 		return q, policy, done, err
 	}
-	if q.Retain, err = retention(f.retain); err != nil {
+	if q.Retain, err = keepFor(f.retain); err != nil {
 		return q, policy, done, err
 	}
 	if policy, err = f.web.policy(); err != nil {

@@ -217,7 +217,7 @@ func TestImportList(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	for text, want := range map[string]time.Duration{"": 0, "30d": 720 * time.Hour, "12h": 12 * time.Hour, "90m": 90 * time.Minute, "36600d": 36600 * 24 * time.Hour} {
-		if got, err := retention(text); err != nil || got != want {
+		if got, err := keepFor(text); err != nil || got != want {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}

@@ -28,6 +28,12 @@ func (f *serverFlags) add(cmd *cobra.Command, flag, what string) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.url, flag, "", what+": redis://[user[:password]@]host[:port], or rediss:// for TLS; required")
 	flags.StringVar(&f.passwordFile, "password-file", "", "file that holds the server's password; - means standard input")
+	f.addTLS(cmd)
+}
+
+// addTLS adds what is needed to reach a server by TLS.
+func (f *serverFlags) addTLS(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringVar(&f.caCert, "cacert", "", "PEM file of the authorities to trust, for rediss://; the system's by default")
 	flags.StringVar(&f.cert, "cert", "", "PEM file of the certificate to show to the server, for rediss://")
 	flags.StringVar(&f.key, "key", "", "PEM file of the certificate's key")

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/backup/replica"
+	"github.com/amberkv/amber/catalog"
+)
+
+// sourceFlags say how each of several data stores is reached.
+type sourceFlags struct {
+	list   []string
+	file   string
+	prefer string
+	server serverFlags // what is the same for all
+}
+
+func (f *sourceFlags) add(cmd *cobra.Command) {
+	f.server.flag = "source"
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.list, "source", nil, "a data store, as 'orders=redis://user@db:6379', or rediss:// for TLS; ' @FILE' behind it names the file of its password; repeatable")
+	flags.StringVar(&f.file, "sources", "", "file with a line like that for each data store; it is read anew for each backup")
+	flags.StringVar(&f.prefer, "prefer", "replica", "who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) the server of the URL")
+	f.server.addTLS(cmd)
+}
+
+// sources finds out how data stores are reached.
+type sources struct {
+	app    *app
+	flags  *sourceFlags
+	prefer replica.Prefer
+	fixed  map[string]serverFlags // of --source
+}
+
+// sources checks the flags, and the file if there is one.
+func (a *app) sources(f *sourceFlags) (*sources, error) {
+	s := &sources{app: a, flags: f, fixed: map[string]serverFlags{}}
+	var err error
+	if s.prefer, err = preferred(f.prefer); err != nil {
+		return nil, err
+	}
+	if len(f.list) == 0 && f.file == "" {
+		return nil, usagef("--source is missing: say how a data store is reached, as in --source orders=redis://host:6379, or in a file by --sources")
+	}
+	for _, text := range f.list {
+		if err := s.parse(text, "--source", s.fixed); err != nil {
+			return nil, &usageError{err}
+		}
+	}
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		server := all[id]
+		if _, err := a.options(&server); err != nil {
+			return nil, fmt.Errorf("data store %s: %w", id, err)
+		}
+	}
+	return s, nil
+}
+
+// parse reads ID=URL, and @FILE where it follows. No error quotes what may be a password.
+func (s *sources) parse(text, where string, into map[string]serverFlags) error {
+	id, rest, ok := strings.Cut(strings.TrimSpace(text), "=")
+	if !ok {
+		return fmt.Errorf("%s: write ID=URL, as orders=redis://host:6379", where)
+	}
+	if err := catalog.ValidName(id); err != nil {
+		return fmt.Errorf("%s: the data store's ID %.60q: %w", where, id, err)
+	}
+	server := s.flags.server
+	fields := strings.Fields(rest)
+	switch {
+	case len(fields) == 0:
+		return fmt.Errorf("%s: data store %s has no URL: write %s=redis://host:6379", where, id, id)
+	case len(fields) == 1:
+	case len(fields) == 2 && strings.HasPrefix(fields[1], "@"):
+		server.passwordFile = fields[1][1:]
+	default:
+		return fmt.Errorf("%s: data store %s: behind the URL only @FILE can follow, which holds its password", where, id)
+	}
+	server.url = fields[0]
+	if _, twice := into[id]; twice {
+		return fmt.Errorf("%s: data store %s is there twice", where, id)
+	}
+	into[id] = server
+	return nil
+}
+
+// all returns the data stores that are known now.
+func (s *sources) all() (map[string]serverFlags, error) {
+	all := maps.Clone(s.fixed)
+	if s.flags.file == "" {
+		return all, nil
+	}
+	in, err := s.app.open(s.flags.file)
+	if err != nil {
+		return nil, fmt.Errorf("--sources: %w", err)
+	}
+	defer in.Close()
+	lines := bufio.NewScanner(in)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		s.app.console.hide(secretsOf(strings.Fields(line))...)
+		if err := s.parse(line, fmt.Sprintf("%s, line %d", s.flags.file, n), all); err != nil {
+			return nil, fmt.Errorf("--sources: %w", err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("--sources: %w", err)
+	}
+	return all, nil
+}
+
+// request says how a data store is reached, as amber.Config.DataStores does.
+func (s *sources) request(_ context.Context, dataStore string) (amber.BackupRequest, error) {
+	all, err := s.all()
+	if err != nil {
+		return amber.BackupRequest{}, err
+	}
+	server, ok := all[dataStore]
+	if !ok {
+		return amber.BackupRequest{}, fmt.Errorf("nothing says how data store %s is reached: add --source %s=URL, or a line to the file of --sources", dataStore, dataStore)
+	}
+	options, err := s.app.options(&server)
+	return amber.BackupRequest{From: options, Prefer: s.prefer}, err
+}
