@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+)
+
+var program string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "scheduler-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "scheduler")
+		if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building scheduler: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// The host goes on when one of its replicas is killed: no due time is dealt with twice, and none is lost. A minute lasts a second and a half.
+func TestKilledReplica(t *testing.T) {
+	dir, temp := t.TempDir(), t.TempDir()
+	servers := filepath.Join(filepath.Dir(testserver.Program(t, "valkey-9.1", "server")), "..", "..")
+	var out buffer
+	cmd := exec.Command(program, "-dir", dir, "-speed", "40")
+	cmd.Env = append(os.Environ(), "AMBER_SERVERS="+servers, "TMPDIR="+temp)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // which ends the replicas too
+	stores := []string{"orders", "carts", "sessions"}
+	done := func(of, dataStore string) int {
+		return len(regexp.MustCompile(of+": "+dataStore+` due \S+ is done`).FindAllString(out.String(), -1))
+	}
+	each := func(what string, enough func(dataStore string) bool) {
+		t.Helper()
+		testserver.Eventually(t, 30*time.Second, what, func() error {
+			for _, s := range stores {
+				if !enough(s) {
+					return fmt.Errorf("%s: %s", s, out.String())
+				}
+			}
+			return nil
+		})
+	}
+	each("both replicas make backups", func(s string) bool { return done("replica-a", s)+done("replica-b", s) >= 1 })
+
+	pid := regexp.MustCompile(`replica-a is process (\d+)`).FindStringSubmatch(out.String())
+	if pid == nil {
+		t.Fatal(out.String())
+	}
+	n, err := strconv.Atoi(pid[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]int{}
+	for _, s := range stores {
+		before[s] = done("replica-b", s)
+	}
+	each("the other one goes on", func(s string) bool { return done("replica-b", s) >= before[s]+2 })
+	if !strings.Contains(out.String(), "replica-a is gone") {
+		t.Errorf("nobody notices that it is gone:\n%s", out.String())
+	}
+
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err = <-ended:
+	case <-time.After(20 * time.Second):
+		err = errors.New("it doesn't end")
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	// Each due time of a data store is there once, and one follows the other.
+	for _, s := range stores {
+		var last time.Time
+		seen := map[string]bool{}
+		for _, m := range regexp.MustCompile(`: `+s+` due (\S+) is (\w+)`).FindAllStringSubmatch(out.String(), -1) {
+			if m[2] != "done" {
+				t.Errorf("%s due %s is %s", s, m[1], m[2])
+			}
+			if seen[m[1]] {
+				t.Errorf("%s due %s is there twice", s, m[1])
+			}
+			seen[m[1]] = true
+			at, err := time.Parse("15:04:05", m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if next := last.Add(time.Minute); !last.IsZero() && !at.Equal(next) && at.After(last) { // but for midnight
+				t.Errorf("%s: after %s comes %s", s, last.Format("15:04"), m[1])
+			}
+			last = at
+		}
+	}
+	for _, s := range stores {
+		if !regexp.MustCompile(s + `: due times map\[done:\d+\], done by map\[.*replica-b:\d+\]`).MatchString(out.String()) {
+			t.Errorf("there is no summary of %s", s)
+		}
+	}
+	if t.Failed() {
+		t.Log(out.String())
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "servers", "*")); err != nil || len(left) > 0 {
+		t.Errorf("servers are left: %v (%v)", left, err)
+	}
+}
