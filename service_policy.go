@@ -90,3 +90,31 @@ func (s *Service) Explain(ctx context.Context, id string, n int) ([]schedule.Exp
 func (s *Service) ExplainPolicy(p schedule.Policy, n int) ([]schedule.Explanation, error) {
 	return schedule.Explain(&p, s.now(), n, s.cfg.Limits)
 }
+
+// removePolicies removes the policies of a data store that is no more, but for what can't be read. It
+// returns the IDs of those that it has removed.
+func (s *Service) removePolicies(ctx context.Context, dataStore string) ([]string, error) {
+	scheduler := s.schedules.scheduler
+	if scheduler == nil {
+		return nil, nil // there can be none
+	}
+	var removed []string
+	var errs []error
+	for p, err := range s.Policies(ctx, dataStore) {
+		if errors.Is(err, schedule.ErrCorrupt) {
+			s.cfg.Logger.WarnContext(ctx, "a policy can't be read, so whose it is isn't known: it stays", "error", err)
+			continue
+		}
+		if err == nil {
+			if err = scheduler.Remove(ctx, p.ID); err == nil {
+				removed = append(removed, p.ID)
+			} else if errors.Is(err, schedule.ErrNotFound) {
+				err = nil
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("amber: removing the policies of %s: %w", dataStore, err))
+		}
+	}
+	return removed, errors.Join(errs...)
+}
