@@ -30,6 +30,17 @@ func TestMain(m *testing.M) {
 		fmt.Println(backUpWhenFull(full, os.Getenv(childDir)))
 		os.Exit(0)
 	}
+	if IsScheduler() {
+		s, err := filestore.New(os.Getenv(childDir), nil)
+		if err == nil {
+			err = RunScheduler(context.Background(), s)
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -45,6 +45,8 @@ type Object struct {
 // A Backup is what a manifest says, as far as it can be held against the store.
 type Backup struct {
 	ID, DataStore, State, Error string
+	Policy                      string
+	DueTime, CreatedAt, ReadyAt time.Time
 
 	Keys, Expires, Functions int64
 	DBs                      []DB
@@ -92,8 +94,7 @@ func Look(ctx context.Context, s storage.Store) (*State, error) {
 		if int64(len(data)) != info.Size {
 			return nil, fmt.Errorf("%s is listed with %d bytes and has %d", info.Key, info.Size, len(data))
 		}
-		sum := sha256.Sum256(data)
-		st.Objects[info.Key] = Object{Size: info.Size, ModTime: info.ModTime, SHA256: hex.EncodeToString(sum[:]), data: data}
+		st.Objects[info.Key] = objectOf(info, data)
 		if n := revision(path.Base(info.Key)); n > 0 && strings.Count(info.Key, "/") == 2 {
 			dir := path.Dir(info.Key) + "/"
 			if st.Backups[dir] == nil {
@@ -107,6 +108,11 @@ func Look(ctx context.Context, s storage.Store) (*State, error) {
 		b.read(dir, st.Objects[dir+manifestName(b.revisions[len(b.revisions)-1])].data)
 	}
 	return st, nil
+}
+
+func objectOf(info storage.Info, data []byte) Object {
+	sum := sha256.Sum256(data)
+	return Object{Size: info.Size, ModTime: info.ModTime, SHA256: hex.EncodeToString(sum[:]), data: data}
 }
 
 // manifestName is how the object of a manifest's revision is called.

@@ -26,17 +26,26 @@ import (
 
 // Snapshot returns an RDB file of so many keys whose values, of size bytes each, can't be compressed.
 func Snapshot(keys, size int) []byte {
-	var b bytes.Buffer
 	noise := rand.NewChaCha8([32]byte{byte(keys), byte(size)})
+	values := make([][]byte, keys)
+	for i := range values {
+		values[i] = make([]byte, size)
+		noise.Read(values[i])
+	}
+	return rdbOf(values...)
+}
+
+// rdbOf returns an RDB file of strings.
+func rdbOf(values ...[]byte) []byte {
+	var b bytes.Buffer
 	b.WriteString("REDIS0010\xfe\x00")
-	for i := range keys {
-		key, value := fmt.Sprintf("key:%08d", i), make([]byte, size)
-		noise.Read(value)
+	for i, value := range values {
+		key := fmt.Sprintf("key:%08d", i)
 		b.WriteByte(0)
 		b.WriteByte(byte(len(key)))
 		b.WriteString(key)
 		b.WriteByte(0x80)
-		b.Write(binary.BigEndian.AppendUint32(nil, uint32(size)))
+		b.Write(binary.BigEndian.AppendUint32(nil, uint32(len(value))))
 		b.Write(value)
 	}
 	b.WriteByte(0xff)

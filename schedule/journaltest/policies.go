@@ -100,7 +100,7 @@ func policyKeepsNothing(c *check) {
 }
 
 func policyNewRace(c *check) {
-	for round := range 20 {
+	for round := range 10 {
 		id := "p" + string(rune('a'+round))
 		revs := make([]schedule.Revision, 8)
 		winners := c.race("PutPolicy", len(revs), func(i int) (err error) {
@@ -116,7 +116,7 @@ func policyNewRace(c *check) {
 
 func policyNextRace(c *check) {
 	rev := c.putPolicy(policy("nightly", 0), "")
-	for round := range 20 {
+	for round := range 10 {
 		revs := make([]schedule.Revision, 8)
 		winners := c.race("PutPolicy", len(revs), func(i int) (err error) {
 			revs[i], err = c.clients()[i%2].PutPolicy(c.ctx, policy("nightly", 10*round+i), rev)
@@ -150,7 +150,7 @@ func policyDelete(c *check) {
 
 func policyDeleteRace(c *check) {
 	rev := schedule.Revision("")
-	for round := range 20 {
+	for round := range 10 {
 		rev = c.putPolicy(policy("nightly", round), rev)
 		var next schedule.Revision
 		winners := c.race("PutPolicy and DeletePolicy", 2, func(i int) (err error) {
@@ -352,7 +352,7 @@ func policiesWhilePut(c *check) {
 		}
 		return nil
 	})
-	for n := 1; n <= 60; n++ {
+	for n := 1; n <= 30; n++ {
 		rev = c.putPolicy(policy("nightly", n), rev)
 		last.Store(int64(n))
 	}

@@ -130,7 +130,7 @@ func runKeepsNothing(c *check) {
 }
 
 func runNewRace(c *check) {
-	for round := range 20 {
+	for round := range 10 {
 		revs, runs := make([]schedule.Revision, 8), make([]*schedule.Run, 8)
 		winners := c.race("PutRun", len(revs), func(i int) (err error) {
 			runs[i] = run("nightly", round, schedule.RunRunning)
@@ -148,7 +148,7 @@ func runNewRace(c *check) {
 func runNextRace(c *check) {
 	r := run("nightly", 1, schedule.RunRunning)
 	rev := c.putRun(r, "")
-	for round := range 20 {
+	for round := range 10 {
 		revs := make([]schedule.Revision, 8)
 		// All of them write the very same: who has won must know it all the same.
 		r.Reason = fmt.Sprint(round)
@@ -445,7 +445,7 @@ func trim(c *check) {
 func trimRace(c *check) {
 	latest := run("nightly", 1000, schedule.RunDone)
 	c.putRun(latest, "")
-	for round := range 20 {
+	for round := range 10 {
 		r := run("nightly", round, schedule.RunMissed)
 		rev := c.putRun(r, "")
 		running := run("nightly", round, schedule.RunRunning)
