@@ -223,7 +223,7 @@ func TestNextReference(t *testing.T) {
 	t.Parallel()
 	n := 400
 	if os.Getenv("CAMPAIGN") != "" {
-		n = 20_000
+		n = 5000
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -241,7 +241,7 @@ func TestNextSeconds(t *testing.T) {
 	t.Parallel()
 	n := 8
 	if os.Getenv("CAMPAIGN") != "" {
-		n = 200
+		n = 50
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -231,6 +231,7 @@ func TestParseErrors(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("--dir=/x\n--snapshot_cron=* * * * *\n--flagfile=other\n-\n--no\n--=\n--nono")
 	f.Add("--save_schedule=?*:**\n--dbfilename={Y}{m}{d}.\n--nodf_snapshot_format")
+	f.Add("- \n-- =\n-\t")
 	f.Fuzz(func(t *testing.T, text string) {
 		flags, err := dragonflyflags.Parse([]string{"--flagfile=f"}, func(string) ([]byte, error) { return []byte(text), nil })
 		if err != nil {

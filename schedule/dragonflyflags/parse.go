@@ -115,8 +115,8 @@ func (p *parser) args(args []string, where func(i int) string) error {
 				return bad("flag %s: %w", name, err)
 			}
 		default:
-			if strings.ContainsAny(name, " \t") {
-				return bad("flag %s: there is no \"=\" between it and its value, as Dragonfly wants it in a file", strings.Fields(name)[0])
+			if first, _, ok := strings.Cut(name, " "); ok {
+				return bad("flag %.100s: there is no \"=\" between it and its value, as Dragonfly wants it in a file", first)
 			}
 			if !slices.Contains(p.flags.Unknown, name) {
 				p.flags.Unknown = append(p.flags.Unknown, name)
