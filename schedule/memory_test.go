@@ -131,6 +131,9 @@ func (m *memory) PutRun(ctx context.Context, r *Run, prev Revision) (Revision, e
 	if !found && prev != "" || found && runs[i].rev != prev {
 		return "", fmt.Errorf("the run of %s due at %s %w", r.Policy, r.Due, ErrConflict)
 	}
+	if found && (runs[i].value.State == RunDone || runs[i].value.State == RunFailed) {
+		panic(fmt.Sprintf("%s due at %s was %s, and becomes %s", r.Policy, r.Due, runs[i].value.State, r.State))
+	}
 	k := kept[*Run]{r.clone(), m.next()}
 	if found {
 		runs[i] = k

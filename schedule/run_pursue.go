@@ -369,9 +369,21 @@ func (d *dealing) follow(ctx context.Context, st *state, behind time.Time, text 
 		d.mu.Unlock()
 	}
 	now := d.wall()
-	sp := st.due(later(st.cursor, behind), now)
+	cursor := later(st.cursor, behind)
+	if behind.After(now) {
+		// The clock was set back since the backup began, and what is due now comes before it.
+		var err error
+		if cursor, _, err = d.past(ctx, d.id, now, false); err != nil {
+			return d.cfg.Poll
+		}
+	}
+	wait := d.cfg.Poll
+	sp := st.due(cursor, now)
 	if sp.count > 0 {
 		slot := st.table.slot(sp.last)
+		if now.Before(slot.Start) {
+			wait = min(wait, slot.Start.Sub(now))
+		}
 		switch {
 		case !now.Before(slot.End):
 			lay(st.p, slot, RunMissed, text, sp.first, sp.count)
@@ -382,10 +394,8 @@ func (d *dealing) follow(ctx context.Context, st *state, behind time.Time, text 
 			lay(st.p, slot, RunSkipped, text, time.Time{}, 0)
 		}
 	}
-	*st = d.state()
-	wait := d.cfg.Poll
 	if st.live {
-		if due := st.table.next(later(later(st.cursor, behind), st.p.ChangedAt)); !due.IsZero() {
+		if due := st.table.next(later(now, st.p.ChangedAt)); !due.IsZero() {
 			wait = min(wait, max(st.table.slot(due).Start.Sub(d.wall()), time.Second))
 		}
 	}

@@ -57,6 +57,13 @@ func (w *clockWatch) look(wall time.Time) (back bool) {
 	return moved < -time.Second
 }
 
+// jumped says whether the clock has ever jumped.
+func (w *clockWatch) jumped() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.what != ""
+}
+
 func (w *clockWatch) trouble() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

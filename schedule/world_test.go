@@ -28,6 +28,7 @@ type world struct {
 	ended   map[string]int // by the due time: how often the host was told
 	begun   int
 	nodes   []*node
+	slept   bool // one of them slept in the midst of something
 }
 
 // made is a backup in a world.
@@ -59,6 +60,7 @@ type node struct {
 	dead   bool
 	calls  int
 	hook   func(call string, n int) fault // what becomes of a call
+	after  func(n int)                    // called when a call has had its effect
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -78,6 +80,12 @@ var errDead = errors.New("the process is dead")
 
 // start starts a scheduler.
 func (w *world) start(name string, change func(*Config)) *node {
+	n := w.node(name, change)
+	n.run()
+	return n
+}
+
+func (w *world) node(name string, change func(*Config)) *node {
 	w.t.Helper()
 	n := &node{world: w, name: name, awake: make(chan struct{})}
 	close(n.awake)
@@ -93,7 +101,6 @@ func (w *world) start(name string, change func(*Config)) *node {
 	w.mu.Lock()
 	w.nodes = append(w.nodes, n)
 	w.mu.Unlock()
-	n.run()
 	return n
 }
 
@@ -169,7 +176,7 @@ func (n *node) call(name string, do func() error) error {
 	f := faultNone
 	n.gate.Lock()
 	n.calls++
-	count, hook := n.calls, n.hook
+	count, hook, after := n.calls, n.hook, n.after
 	n.gate.Unlock()
 	if hook != nil {
 		f = hook(name, count)
@@ -181,6 +188,9 @@ func (n *node) call(name string, do func() error) error {
 		return errFault
 	}
 	err := do()
+	if after != nil {
+		after(count)
+	}
 	if serr := n.still(); serr != nil {
 		return serr
 	}
