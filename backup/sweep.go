@@ -312,7 +312,10 @@ func (r *Runner) finish(ctx context.Context, b *catalog.Backup, rev catalog.Revi
 		return err
 	}
 	crashpoint.Hit(crashpoint.DeleteObjects)
-	if err := r.cfg.Catalog.Delete(ctx, b.ID, rev); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+	switch err := r.cfg.Catalog.Delete(ctx, b.ID, rev); {
+	case errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrConflict):
+		return nil // somebody else finishes it as well: nothing else becomes of such a record
+	case err != nil:
 		return err
 	}
 	rep.Records++

@@ -152,6 +152,9 @@ func newHistory(r *rand.Rand, zones []*time.Location) *history {
 			}
 		} else {
 			b.Kind = []catalog.Kind{catalog.KindManual, catalog.KindImport, catalog.KindSafety, catalog.KindShutdown}[r.IntN(4)]
+			if some(1, 6) {
+				b.Policy = "p" // which means nothing
+			}
 		}
 		if some(1, 2) { // what a policy made may say it too, for nothing
 			b.DeleteAfter = at.Add(time.Duration(r.Int64N(int64(8 * step))))
