@@ -20,7 +20,7 @@ TEST     ?=
 FIXTURES ?=
 BENCH    ?=
 
-PACKAGES := ./... ./examples/... ./storage/blobstore/...
+PACKAGES := ./... ./examples/... ./otelhooks/... ./storage/blobstore/...
 
 .PHONY: help demo test matrix check bench servers databases fuzz crash campaign cover setup setup-race clean
 

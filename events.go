@@ -28,6 +28,9 @@ type Events struct {
 	// Pruned is called for each backup that retention has deleted, Swept after each sweep.
 	Pruned func(ctx context.Context, p Pruned)
 	Swept  func(ctx context.Context, r backup.SweepReport)
+	// Retention is called each time after retention was carried out and that has been told of, with all that it has decided: so it tells also of which data
+	// stores retention isn't held any more.
+	Retention func(ctx context.Context, r backup.PruneReport)
 }
 
 // An Event is about one operation on a backup.
@@ -94,6 +97,14 @@ func (s *Service) tellPruned(ctx context.Context, p Pruned) {
 	if s.cfg.Events.Pruned != nil {
 		ctx = context.WithoutCancel(ctx)
 		s.tell(ctx, "Pruned", func() { s.cfg.Events.Pruned(ctx, p) })
+	}
+}
+
+// tellRetention tells what retention has decided.
+func (s *Service) tellRetention(ctx context.Context, r backup.PruneReport) {
+	if s.cfg.Events.Retention != nil {
+		ctx = context.WithoutCancel(ctx)
+		s.tell(ctx, "Retention", func() { s.cfg.Events.Retention(ctx, r) })
 	}
 }
 

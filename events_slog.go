@@ -131,6 +131,7 @@ func (e Events) And(other Events) Events {
 	both := Events{
 		Begin: then(e.Begin, other.Begin), Progress: e.Progress, End: then(e.End, other.End), Run: then(e.Run, other.Run),
 		Held: then(e.Held, other.Held), Pruned: then(e.Pruned, other.Pruned), Swept: then(e.Swept, other.Swept),
+		Retention: then(e.Retention, other.Retention),
 	}
 	switch {
 	case both.Progress == nil:

@@ -48,4 +48,5 @@ func (s *Service) tellPrune(ctx context.Context, rep backup.PruneReport) {
 			s.tellPruned(ctx, Pruned{Backup: f.Backup, Store: f.Store, Reason: strings.Join(f.Reasons, "; ")})
 		}
 	}
+	s.tellRetention(ctx, rep)
 }

@@ -25,14 +25,14 @@ formatted() {
 
 # shellcheck disable=SC2317 # called by step
 staticcheck() {
-  GOWORK=off go build -C tools -o ../bin/ honnef.co/go/tools/cmd/staticcheck && bin/staticcheck ./... ./examples/... ./storage/blobstore/...
+  GOWORK=off go build -C tools -o ../bin/ honnef.co/go/tools/cmd/staticcheck && bin/staticcheck ./... ./examples/... ./otelhooks/... ./storage/blobstore/...
 }
 
 step "gofmt" formatted
-step "go vet" go vet ./... ./examples/... ./storage/blobstore/...
+step "go vet" go vet ./... ./examples/... ./otelhooks/... ./storage/blobstore/...
 step "staticcheck" staticcheck
 step "import rules" go test -count=1 ./internal/archtest
-for module in . examples storage/blobstore tools; do
+for module in . examples otelhooks storage/blobstore tools; do
   GOWORK=off step "go mod tidy, $module" go -C "$module" mod tidy -diff
 done
 if command -v shellcheck >/dev/null; then

@@ -13,7 +13,7 @@ plain+='|/(restore/command|rdb|examples|internal/(archtest|bench|chaos|crc64|dis
 # Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
 run() { go test -count=1 "$@" | { grep --line-buffered -v 'no test files' || true; }; }
 
-all=$(go list ./... ./examples/... ./storage/blobstore/...)
+all=$(go list ./... ./examples/... ./otelhooks/... ./storage/blobstore/...)
 status=0
 mapfile -t packages < <(grep -Ev "$plain" <<<"$all")
 run -race "$@" "${packages[@]}" || status=1

@@ -60,19 +60,21 @@ const (
 	floorCatalog
 	floorWork
 	floorService
+	floorAround
 	floorPrograms
 )
 
 var floors = map[string]int{
-	"internal": floorInternal,
-	"rdb":      floorGround,
-	"storage":  floorGround,
-	"catalog":  floorCatalog,
-	"backup":   floorWork,
-	"restore":  floorWork,
-	"schedule": floorWork,
-	"":         floorService, // package amber itself
-	"examples": floorPrograms,
+	"internal":      floorInternal,
+	"rdb":           floorGround,
+	"storage":       floorGround,
+	"catalog":       floorCatalog,
+	"backup":        floorWork,
+	"restore":       floorWork,
+	"schedule":      floorWork,
+	"":              floorService, // package amber itself
+	room(otelhooks): floorAround,
+	"examples":      floorPrograms,
 }
 
 // measuring are programs below internal, and a test library that tries everything: they stand on top of it, as the examples do.
@@ -119,6 +121,15 @@ var (
 	openers = map[string][]string{blobstore: {"storage/filestore", "storage/memstore"}}
 )
 
+// The module otelhooks links the API of OpenTelemetry, and neither its SDK nor an exporter: those are the host's. Nothing else links any of it, but the stores
+// of the clouds, whose libraries do, and programs.
+const otelhooks = "otelhooks"
+
+var (
+	telemetry = []string{"go.opentelemetry.io"}
+	sdks      = []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "go.opentelemetry.io/contrib"}
+)
+
 // forTests are modules that only tests may import.
 var forTests = []string{
 	"github.com/google/go-cmp",
@@ -146,7 +157,8 @@ func CheckImports(all []Package) []string {
 		for _, imp := range p.Imports {
 			if to, ours := local(imp); ours {
 				checkEdge(from, to, breach)
-			} else if !standard(imp) && room(from) != "examples" && !isTestLibrary(from) && !within(imp, linkable) && !(under(from, blobstore) && within(imp, cloudModules)) {
+			} else if !standard(imp) && room(from) != "examples" && !isTestLibrary(from) && !within(imp, linkable) && !(under(from, blobstore) && within(imp, cloudModules)) &&
+				!(room(from) == otelhooks && within(imp, telemetry)) {
 				breach("imports %s, which is not among the modules that the root module may link", imp)
 			}
 		}
@@ -168,6 +180,7 @@ func CheckImports(all []Package) []string {
 			checkTestLibraries(p, breach)
 		}
 		checkClouds(p, from, breach)
+		checkTelemetry(p, from, breach)
 		if room(from) == "rdb" {
 			for _, dep := range p.Deps {
 				if _, ours := local(dep); !ours && !standard(dep) && !within(dep, []string{"github.com/klauspost/compress", "github.com/pierrec/lz4/v4"}) {
@@ -208,6 +221,23 @@ func checkClouds(p Package, from string, breach func(string, ...any)) {
 	for _, dep := range p.Deps {
 		if within(dep, slices.Concat(banned...)) {
 			breach("links %s: each cloud is linked by its own store only", dep)
+			return
+		}
+	}
+}
+
+// checkTelemetry looks at what a package links of OpenTelemetry.
+func checkTelemetry(p Package, from string, breach func(string, ...any)) {
+	banned := telemetry
+	switch {
+	case room(from) == "examples" || isTestLibrary(from) || under(from, blobstore):
+		return
+	case room(from) == otelhooks:
+		banned = sdks
+	}
+	for _, dep := range p.Deps {
+		if within(dep, banned) {
+			breach("links %s: OpenTelemetry is linked by otelhooks only, and its SDK by hosts", dep)
 			return
 		}
 	}

@@ -16,14 +16,14 @@ const root = "../.."
 
 func TestImports(t *testing.T) {
 	var all []Package
-	for _, dir := range []string{root, filepath.Join(root, "examples"), filepath.Join(root, blobstore)} {
+	for _, dir := range []string{root, filepath.Join(root, "examples"), filepath.Join(root, otelhooks), filepath.Join(root, blobstore)} {
 		list, err := List(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, list...)
 	}
-	for _, want := range []string{Module, Module + "/rdb", Module + "/storage/filestore", Module + "/examples/quickstart", Module + "/" + blobstore} {
+	for _, want := range []string{Module, Module + "/rdb", Module + "/storage/filestore", Module + "/examples/quickstart", Module + "/" + otelhooks, Module + "/" + blobstore} {
 		if !slices.ContainsFunc(all, func(p Package) bool { return p.ImportPath == want }) {
 			t.Errorf("go list gave no package %s", want)
 		}
@@ -111,6 +111,14 @@ func TestImportBreaches(t *testing.T) {
 		{pkg("storage/blobstore/azurestore", "./storage/blobstore", "github.com/Azure/azure-sdk-for-go/sdk/azcore", "gocloud.dev/blob/azureblob"), ""},
 
 		{pkg("storage/blobstore", "./storage/blobstore/s3store"), "none of its drivers"},
+		{pkg("otelhooks", Module, "./backup", "./internal/clock", "go.opentelemetry.io/otel/metric"), ""},
+		{pkg("otelhooks", "go.opentelemetry.io/otel/sdk/metric"), "SDK by hosts"},
+		{pkg("otelhooks", "./examples/quickstart"), "higher floor"},
+		{pkg("otelhooks", "github.com/prometheus/client_golang/prometheus"), "not among the modules"},
+		{pkg("", "./otelhooks"), "higher floor"},
+		{pkg("backup", "go.opentelemetry.io/otel/trace"), "not among the modules"},
+		{Package{ImportPath: Module + "/backup/replica", Deps: []string{"go.opentelemetry.io/otel/trace"}}, "otelhooks only"},
+		{Package{ImportPath: Module + "/storage/blobstore/s3store", Deps: []string{"go.opentelemetry.io/otel/trace"}}, ""},
 		{pkg("storage/blobstore", "./storage/seal"), "never a sibling"},
 		{pkg("storage/blobstore/s3store", "./storage/filestore"), "never a sibling"},
 		{pkg("storage/blobstore/s3store", "./storage/blobstore/gcsstore"), "never a sibling"},
