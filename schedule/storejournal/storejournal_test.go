@@ -2,6 +2,7 @@ package storejournal_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/filestore"
 	"github.com/amberkv/amber/storage/memstore"
+	"github.com/amberkv/amber/storage/storetest"
 )
 
 func newJournal(t *testing.T, s storage.Store) *storejournal.Journal {
@@ -235,4 +237,62 @@ func openDirectory(t *testing.T, dir string) storage.Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// TestCost: policies are listed without reading any, and the latest runs are read without reading others, however many there are.
+func TestCost(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newJournal(t, m)
+	for n := range 200 {
+		r := run(schedule.RunDone)
+		r.Due = someDue.Add(time.Duration(n) * time.Hour)
+		if _, err := calm.PutRun(t.Context(), r, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := calm.PutPolicy(t.Context(), policy(fmt.Sprint("p", n)), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		do           func(j *storejournal.Journal) error
+		lists, opens int
+	}{
+		"Policies": {func(j *storejournal.Journal) (err error) {
+			for _, err = range j.Policies(t.Context()) {
+			}
+			return err
+		}, 1, 0},
+		"GetPolicy": {func(j *storejournal.Journal) error { _, _, err := j.GetPolicy(t.Context(), "p7"); return err }, 1, 1},
+		"PutPolicy": {func(j *storejournal.Journal) error {
+			_, err := j.PutPolicy(t.Context(), policy("p7"), "1")
+			return err
+		}, 2, 0},
+		"the latest run": {func(j *storejournal.Journal) (err error) {
+			for _, err = range j.Runs(t.Context(), schedule.RunQuery{Policy: "nightly", Limit: 1}) {
+			}
+			return err
+		}, 1, 1},
+		"three of the past": {func(j *storejournal.Journal) (err error) {
+			for _, err = range j.Runs(t.Context(), schedule.RunQuery{Policy: "nightly", From: someDue.Add(10 * time.Hour), Until: someDue.Add(13 * time.Hour)}) {
+			}
+			return err
+		}, 1, 3},
+		"one of all": {func(j *storejournal.Journal) (err error) {
+			for _, err = range j.Runs(t.Context(), schedule.RunQuery{Limit: 1}) {
+			}
+			return err
+		}, 1, 1},
+		"nothing to trim": {func(j *storejournal.Journal) error {
+			_, err := j.TrimRuns(t.Context(), "nightly", someDue)
+			return err
+		}, 1, 0},
+	} {
+		s := storetest.NewFaulty(m)
+		if err := c.do(newJournal(t, s)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if lists, opens := s.Calls(storetest.OpList), s.Calls(storetest.OpOpen); lists != c.lists || opens != c.opens {
+			t.Errorf("%s lists %d times and opens %d objects, want %d and %d", name, lists, opens, c.lists, c.opens)
+		}
+	}
 }
