@@ -13,6 +13,7 @@ import (
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/catalog/reading"
 	"github.com/amberkv/amber/restore"
 )
 
@@ -279,8 +280,11 @@ func (s *Service) RestoreNew(ctx context.Context, q RestoreRequest, n NewRequest
 		return nil, nil, errors.New("amber: RestoreRequest.Backup is required")
 	}
 	watch := s.watch(ctx, Event{Operation: "restore", Backup: q.Backup}, q.Progress)
-	made, rep, err := s.restoreNew(ctx, &q, &n, watch)
-	rep, err = watch.restored(rep, err)
+	// Making a data store can take long, and is for nothing if the backup is deleted meanwhile.
+	guard := reading.Guard{Leaser: s.cfg.Leaser, TTL: s.cfg.LeaseTTL, Logger: s.cfg.Logger, Now: s.cfg.Now}
+	held, end := guard.Hold(ctx, q.Backup)
+	made, rep, err := s.restoreNew(held, &q, &n, watch)
+	rep, err = watch.restored(rep, end(err))
 	return made, rep, err
 }
 

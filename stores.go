@@ -84,7 +84,7 @@ func (s *Service) addPlace(n NamedStore) error {
 	if err != nil {
 		return err
 	}
-	restorer, err := restore.New(restore.Config{Store: n.Store, Catalog: n.Catalog, Logger: s.cfg.Logger, Now: s.cfg.Now, TempDir: s.cfg.TempDir,
+	restorer, err := restore.New(restore.Config{Store: n.Store, Catalog: n.Catalog, Leaser: s.cfg.Leaser, LeaseTTL: s.cfg.LeaseTTL, Logger: s.cfg.Logger, Now: s.cfg.Now, TempDir: s.cfg.TempDir,
 		Identities: s.cfg.Identities, Trust: s.cfg.Trust})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/catalog/reading"
 	"github.com/amberkv/amber/internal/crashpoint"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/seal"
@@ -22,10 +23,12 @@ var ErrDiffers = errors.New("store has another backup of that ID")
 
 // A CopyRequest says which backup is copied from where.
 type CopyRequest struct {
-	Backup   catalog.ID      // ready in the other store; required
-	Store    storage.Store   // has its parts; required
-	Catalog  catalog.Catalog // has its manifest; required
-	Progress func(Progress)  // as that of a Request; its bytes are those that are stored; may be nil
+	Backup  catalog.ID      // ready in the other store; required
+	Store   storage.Store   // has its parts; required
+	Catalog catalog.Catalog // has its manifest; required
+	// Leaser gives the read lease that keeps the backup from being deleted there meanwhile, if it is a catalog.Sharer; nil: that of the Runner.
+	Leaser   catalog.Leaser
+	Progress func(Progress) // as that of a Request; its bytes are those that are stored; may be nil
 }
 
 // Copy copies a ready backup from another store into that of r, as it is: the stored bytes, neither decrypted nor decompressed, are held against
@@ -46,6 +49,16 @@ func (r *Runner) Copy(ctx context.Context, q CopyRequest) (b *catalog.Backup, ma
 	case q.Catalog == nil:
 		return nil, false, errors.New("backup: CopyRequest.Catalog is required")
 	}
+	guard := reading.Guard{Catalog: q.Catalog, Leaser: q.Leaser, TTL: r.cfg.LeaseTTL, Logger: r.log, Now: r.cfg.Now}
+	if guard.Leaser == nil {
+		guard.Leaser = r.cfg.Leaser
+	}
+	ctx, end := guard.Hold(ctx, q.Backup)
+	defer func() {
+		if err = end(err); errors.Is(err, reading.ErrDeleted) && !errors.Is(err, ErrSource) {
+			err = fmt.Errorf("%w: %w", ErrSource, err)
+		}
+	}()
 	b, _, err = q.Catalog.Get(ctx, q.Backup)
 	switch {
 	case err == nil && b.State != catalog.StateReady:

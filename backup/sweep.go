@@ -295,7 +295,8 @@ func (r *Runner) unlist(ctx context.Context, b *catalog.Backup, rev catalog.Revi
 }
 
 // finish removes what is left of a backup that is being deleted, once that is in the ledger: a kill in between must not make its time forgotten. Who
-// reads it took the lease before looking whether it was ready; so if it was, they are found here.
+// reads it took the lease before looking whether it was ready; so if it was, they are found here. What never was ready, and so has no time of its
+// deletion, nobody reads: it is what is left of a copy, and the lease that of who copies the backup anew.
 func (r *Runner) finish(ctx context.Context, b *catalog.Backup, rev catalog.Revision, rep *SweepReport) error {
 	if ledger, ok := r.cfg.Catalog.(catalog.Ledger); ok && !b.DeletedAt.IsZero() {
 		if err := ledger.Ended(ctx, b); err != nil {
@@ -303,10 +304,12 @@ func (r *Runner) finish(ctx context.Context, b *catalog.Backup, rev catalog.Revi
 		}
 	}
 	crashpoint.Hit(crashpoint.DeleteNoted)
-	if reader, err := r.reader(ctx, b.ID); err != nil {
-		return fmt.Errorf("finding out who reads it: %w", err)
-	} else if reader != "" {
-		return &readError{reader}
+	if !b.DeletedAt.IsZero() {
+		if reader, err := r.reader(ctx, b.ID); err != nil {
+			return fmt.Errorf("finding out who reads it: %w", err)
+		} else if reader != "" {
+			return &readError{reader}
+		}
 	}
 	if err := r.removeParts(ctx, b, rev, rep); err != nil {
 		return err

@@ -38,7 +38,14 @@ type Plan struct {
 //
 // The error wraps ErrNotVerified if the backup is not what its manifest says; others are those of the store, of the options, or of asking
 // the target.
-func (r *Restorer) Plan(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (*Plan, error) {
+func (r *Restorer) Plan(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (p *Plan, err error) {
+	ctx, end := r.hold(ctx, id)
+	defer func() { err = end(err) }()
+	return r.plan(ctx, id, loader, opts)
+}
+
+// plan is Plan of a backup that is held.
+func (r *Restorer) plan(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (*Plan, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
@@ -229,11 +236,17 @@ func (p *Plan) losses() {
 //
 // When the error wraps ErrNotVerified, ErrNotEmpty, ErrRefused or ErrNotAccepted the target was not touched. Once anything was changed
 // there, every error is a *PartialError that says what state the target is in.
-func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (*Report, error) {
+//
+// Until Restore returns it has the backup's read lease, if there is one to be had (see Config.Leaser), and so have Plan and Verify: whoever deletes
+// it waits for that. A process that was paused for so long that it lost the lease goes on if the backup is ready still; else the error wraps
+// reading.ErrDeleted.
+func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, opts *Options) (rep *Report, err error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	p, err := r.Plan(ctx, id, loader, opts)
+	ctx, end := r.hold(ctx, id)
+	defer func() { err = end(err) }()
+	p, err := r.plan(ctx, id, loader, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +261,7 @@ func (r *Restorer) Restore(ctx context.Context, id catalog.ID, loader Loader, op
 			return nil, fmt.Errorf("backing up what the target holds: %w; the target was not touched", err)
 		}
 	}
-	rep, err := loadAndCompare(ctx, p, loader, opts)
+	rep, err = loadAndCompare(ctx, p, loader, opts)
 	if err != nil {
 		var partial *PartialError
 		if errors.As(err, &partial) {

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/catalog/reading"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/seal"
@@ -22,10 +23,14 @@ import (
 
 // Config is what a Restorer works with.
 type Config struct {
-	Store   storage.Store    // holds the parts; required
-	Catalog catalog.Catalog  // holds the manifests; required
-	Logger  *slog.Logger     // nil: discard
-	Now     func() time.Time // nil: the machine's clock
+	Store   storage.Store   // holds the parts; required
+	Catalog catalog.Catalog // holds the manifests; required
+	// Leaser gives leases to those who read, so that no backup is deleted meanwhile, if it is a catalog.Sharer. nil, or a store that can't be written
+	// to: backups are read all the same, and may be deleted.
+	Leaser   catalog.Leaser
+	LeaseTTL time.Duration    // how long a reader that died keeps a backup from being deleted; 0: reading.DefaultTTL; at least 3 seconds
+	Logger   *slog.Logger     // nil: discard
+	Now      func() time.Time // nil: the machine's clock
 	// TempDir is where values are held that have to be encoded anew and are too large for memory; empty: the system's.
 	TempDir string
 	// Identities open backups that are encrypted. They are secret.
@@ -38,6 +43,7 @@ type Config struct {
 type Restorer struct {
 	store   storage.Store
 	catalog catalog.Catalog
+	guard   reading.Guard
 	log     *slog.Logger
 	now     clock.Func
 	temp    string
@@ -52,6 +58,8 @@ func New(cfg Config) (*Restorer, error) {
 		return nil, errors.New("restore: Config.Store is required")
 	case cfg.Catalog == nil:
 		return nil, errors.New("restore: Config.Catalog is required")
+	case cfg.LeaseTTL != 0 && cfg.LeaseTTL < 3*time.Second:
+		return nil, fmt.Errorf("restore: Config.LeaseTTL is %v, it has to be at least 3s: a lease is renewed every third of it", cfg.LeaseTTL)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -65,7 +73,8 @@ func New(cfg Config) (*Restorer, error) {
 		}
 	}
 	return &Restorer{store: cfg.Store, catalog: cfg.Catalog, log: cfg.Logger, now: clock.Or(cfg.Now), temp: cfg.TempDir,
-		ids: cfg.Identities, trust: cfg.Trust}, nil
+		guard: reading.Guard{Catalog: cfg.Catalog, Leaser: cfg.Leaser, TTL: cfg.LeaseTTL, Logger: cfg.Logger, Now: cfg.Now},
+		ids:   cfg.Identities, trust: cfg.Trust}, nil
 }
 
 // A Verification says what proving a backup found.
@@ -90,7 +99,9 @@ type Verification struct {
 // if no trusted key has signed it; seal.ErrNoIdentity if it is encrypted and none of the identities opens it, which says nothing
 // against the backup; catalog.ErrNotFound if there is none, catalog.ErrCorrupt if the manifest itself can't be trusted, and storage.ErrNotFound beside
 // ErrNotVerified if a part is missing. Other errors are those of the store: the backup may be good.
-func (r *Restorer) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (*Verification, error) {
+func (r *Restorer) Verify(ctx context.Context, id catalog.ID, progress func(Progress)) (v *Verification, err error) {
+	ctx, end := r.hold(ctx, id)
+	defer func() { err = end(err) }()
 	b, err := r.ready(ctx, id)
 	if err != nil {
 		return nil, err
@@ -148,6 +159,23 @@ func (r *Restorer) opens(ctx context.Context, b *catalog.Backup) error {
 		}
 	}
 	return nil
+}
+
+// hold keeps a backup from being deleted until end is called, which says in an error if it was deleted all the same: that is a backup that
+// doesn't verify, unless the target was touched.
+func (r *Restorer) hold(ctx context.Context, id catalog.ID) (held context.Context, end func(err error) error) {
+	held, done := r.guard.Hold(ctx, id)
+	return held, func(err error) error {
+		var partial *PartialError
+		if errors.As(err, &partial) {
+			partial.Err = done(partial.Err)
+			return err
+		}
+		if err = done(err); errors.Is(err, reading.ErrDeleted) && !errors.Is(err, ErrNotVerified) {
+			err = fmt.Errorf("%w: %w", ErrNotVerified, err)
+		}
+		return err
+	}
 }
 
 // ready returns the manifest of a backup that can be restored.

@@ -133,6 +133,9 @@ func (l *share) Renew(ctx context.Context) error {
 	// Somebody whose clock is ahead may have taken it for ended.
 	_, err := l.c.store.Stat(ctx, l.key)
 	if errors.Is(err, storage.ErrNotFound) {
+		if err := l.ended(); err != nil {
+			return err // it has, while we asked
+		}
 		return l.lose("it was removed by another process, whose clock is ahead")
 	}
 	renewed := l.file
