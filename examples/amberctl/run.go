@@ -167,6 +167,11 @@ func (a *app) service(ctx context.Context, cfg amber.Config) (svc *amber.Service
 	if err != nil {
 		return nil, nil, err
 	}
+	return a.serviceOver(store, cfg)
+}
+
+// serviceOver makes a service over a store, which done closes.
+func (a *app) serviceOver(store storage.StoreCloser, cfg amber.Config) (svc *amber.Service, done func(), err error) {
 	cfg.Store, cfg.Logger = store, a.logger()
 	if svc, err = amber.New(cfg); err != nil {
 		store.Close()

@@ -32,6 +32,7 @@ type scheduleFlags struct {
 	sources    sourceFlags
 	sealed     sealFlags
 	flagFile   string
+	id, zone   string // with flagFile
 	grace      time.Duration
 	workers    int
 	leaseTTL   time.Duration
@@ -52,9 +53,9 @@ a document. 'amberctl runs' tells later.
 At the first signal no more backups begin; those that are being made may go on for the grace time. With --on-shutdown each data store of
 --source and --sources is backed up then. The second signal ends all at once; what that leaves a sweep removes.
 
-With --flagfile the server's own flag file says what it says to Dragonfly: snapshot_cron or save_schedule make a policy, which is called
-dragonfly; dbfilename names the backups, and makes one at the end unless it is empty; dir is where they are kept, if --store isn't given.
-Times are by this machine's local clock in Dragonfly, and in UTC here unless --time-zone says otherwise.` + fmt.Sprintf(passwordHelp, "AMBER_SOURCE_PASSWORD"),
+With --flagfile the server's own flag file says what it says to Dragonfly: snapshot_cron and save_schedule make policies, of which 'policy set'
+can say how long backups are kept; dbfilename names the backups, and there is one at the end unless it is empty; dir is where
+they are kept, if neither --store nor AMBER_STORE is given; and the server is reached at its port with its password, if there is no --source.` + fmt.Sprintf(passwordHelp, "AMBER_SOURCE_PASSWORD"),
 		Example: `  amberctl schedule run --source orders=redis://db:6379 --source 'carts=redis://db2:6379 @/run/secrets/carts'
   amberctl schedule run --sources /etc/amber/sources --grace 10m
   amberctl schedule run --flagfile dragonfly.flags --source orders=redis://localhost:6379`,
@@ -70,16 +71,32 @@ Times are by this machine's local clock in Dragonfly, and in UTC here unless --t
 			case f.tidyEvery < time.Minute:
 				return usagef("--tidy-every %v: it has to be at least 1m", f.tidyEvery)
 			}
+			if err := checkID(f.id); err != nil {
+				return err
+			}
+			var flags *dragonfly
+			switch {
+			case f.flagFile != "":
+				var err error
+				if flags, err = a.dragonfly(&f); err != nil {
+					return err
+				}
+			case f.id != "" || f.zone != "":
+				return usagef("--id and --time-zone go with --flagfile; policies have their own")
+			}
 			src, err := a.sources(&f.sources)
 			if err != nil {
 				return err
 			}
-			return a.runSchedules(cmd.Context(), &f, src)
+			return a.runSchedules(cmd.Context(), &f, src, flags)
 		},
 	}
 	f.sources.add(cmd)
 	f.sealed.add(cmd)
 	flags := cmd.Flags()
+	flags.StringVar(&f.flagFile, "flagfile", "", "flag file of a Dragonfly server, whose schedule is run and kept as policies")
+	flags.StringVar(&f.id, "id", "", "the data store that the server of --flagfile is, if no --source says so")
+	flags.StringVar(&f.zone, "time-zone", "", "by whose wall clock the server's snapshot_cron goes, as Europe/Berlin; UTC by default")
 	flags.DurationVar(&f.grace, "grace", time.Minute, "how long backups that are being made may go on after a signal")
 	flags.IntVar(&f.workers, "workers", 4, "how many backups are made at a time")
 	flags.DurationVar(&f.leaseTTL, "lease-ttl", 30*time.Second, "how long others wait before they take over what was begun here, if this process dies; at least 3s")
@@ -89,7 +106,7 @@ Times are by this machine's local clock in Dragonfly, and in UTC here unless --t
 }
 
 // runSchedules is the daemon.
-func (a *app) runSchedules(ctx context.Context, f *scheduleFlags, src *sources) error {
+func (a *app) runSchedules(ctx context.Context, f *scheduleFlags, src *sources, flags *dragonfly) error {
 	tell := &teller{app: a}
 	cfg := amber.Config{DataStores: src.request, Workers: f.workers, ScheduleGrace: f.grace, LeaseTTL: f.leaseTTL, TidyEvery: f.tidyEvery,
 		Events: amber.Events{Run: tell.run, Pruned: tell.pruned, Held: tell.held, End: tell.end}}
@@ -97,19 +114,27 @@ func (a *app) runSchedules(ctx context.Context, f *scheduleFlags, src *sources) 
 	if err != nil {
 		return err
 	}
-	if f.onShutdown {
+	switch {
+	case f.onShutdown:
 		for _, id := range slices.Sorted(maps.Keys(all)) {
 			cfg.BackupOnShutdown = append(cfg.BackupOnShutdown, amber.BackupRequest{DataStore: id})
 		}
+	case flags != nil:
+		cfg.BackupOnShutdown = flags.atShutdown()
 	}
 	if err := a.sealing(&f.sealed, &cfg); err != nil {
 		return err
 	}
-	svc, done, err := a.service(ctx, cfg)
+	svc, done, err := a.scheduler(ctx, cfg, flags)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if flags != nil {
+		if err := flags.setPolicies(ctx, svc); err != nil {
+			return explain(ctx, err, "policies may be set or not")
+		}
+	}
 	if !a.quiet {
 		fmt.Fprintf(a.console, "running schedules in %s for %s; a signal ends it\n", describeStore(a.store), plural(int64(len(all)), "data store"))
 	}
@@ -125,6 +150,19 @@ func (a *app) runSchedules(ctx context.Context, f *scheduleFlags, src *sources) 
 		err = cerr
 	}
 	return err
+}
+
+// scheduler opens the store, which a Dragonfly server's flags may name.
+func (a *app) scheduler(ctx context.Context, cfg amber.Config, flags *dragonfly) (*amber.Service, func(), error) {
+	if flags == nil || a.store != "" || a.env("AMBER_STORE") != "" {
+		return a.service(ctx, cfg)
+	}
+	store, where, err := flags.store(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.store = where
+	return a.serviceOver(store, cfg)
 }
 
 // teller writes what happens while schedules run.
