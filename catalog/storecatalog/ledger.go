@@ -16,8 +16,8 @@ import (
 
 // What the ledger keeps is in the keys of empty objects, so that it is read by listing:
 //
-//	_usage/<yyyy-mm>/<id>/<data store>/<kind>/<bytes>.<from>.<until>    a stay that ended in that month (UTC); times are Unix seconds
-//	_usage/_copied/<id>/<time>                                          when a copy came into the store, in Unix nanoseconds
+//	_usage/<yyyy-mm>/<data store>/<id>.<kind>.<bytes>.<from>.<until>    a stay that ended in that month (UTC); times are Unix seconds
+//	_usage/_copied/<id>.<time>                                          when a copy came into the store, in Unix nanoseconds
 //	_usage/_months/<yyyy-mm>                                            there are stays that ended in that month
 //
 // A month's mark is there before its first stay, so that whoever asks for a period need not guess, by a clock, which months there are.
@@ -31,32 +31,37 @@ const (
 
 // stayKey returns the key of a stay that has ended.
 func stayKey(s catalog.Stay) string {
-	return fmt.Sprintf("%s%s/%s/%s/%s/%d.%d.%d", usagePrefix, s.Until.UTC().Format(monthLayout), s.ID, s.DataStore, s.Kind,
-		s.Bytes, s.From.Unix(), s.Until.Unix())
+	return fmt.Sprintf("%s%s.%d.%d.%d", staysOf(s), s.Kind, s.Bytes, s.From.Unix(), s.Until.Unix())
+}
+
+// staysOf is what the keys of all stays of a backup that ended in the same month begin with.
+func staysOf(s catalog.Stay) string {
+	return usagePrefix + s.Until.UTC().Format(monthLayout) + "/" + s.DataStore + "/" + string(s.ID) + "."
 }
 
 // parseStay takes the key of a stay apart; ok is false for every other key.
 func parseStay(key string) (s catalog.Stay, ok bool) {
 	parts := strings.Split(key, "/")
-	if len(parts) != 6 || catalog.ValidName(parts[3]) != nil || catalog.ValidName(parts[4]) != nil {
+	if len(parts) != 4 || catalog.ValidName(parts[2]) != nil {
 		return s, false
 	}
-	s.ID, s.DataStore, s.Kind = catalog.ID(parts[2]), parts[3], catalog.Kind(parts[4])
-	if _, valid := s.ID.Time(); !valid {
+	fields := strings.Split(parts[3], ".")
+	n := len(fields) - 3 // where the numbers begin; an ID has a point in it, and a kind may have some
+	if n < 3 {
 		return s, false
 	}
-	numbers := strings.Split(parts[5], ".")
-	if len(numbers) != 3 {
+	s.DataStore, s.ID, s.Kind = parts[2], catalog.ID(fields[0]+"."+fields[1]), catalog.Kind(strings.Join(fields[2:n], "."))
+	if _, valid := s.ID.Time(); !valid || catalog.ValidName(string(s.Kind)) != nil {
 		return s, false
 	}
-	var n [3]int64
-	for i, text := range numbers {
+	var numbers [3]int64
+	for i := range numbers {
 		var err error
-		if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+		if numbers[i], err = strconv.ParseInt(fields[n+i], 10, 64); err != nil {
 			return s, false
 		}
 	}
-	s.Bytes, s.From, s.Until = n[0], time.Unix(n[1], 0).UTC(), time.Unix(n[2], 0).UTC()
+	s.Bytes, s.From, s.Until = numbers[0], time.Unix(numbers[1], 0).UTC(), time.Unix(numbers[2], 0).UTC()
 	return s, s.Bytes >= 0 && stayKey(s) == key // only the one spelling
 }
 
@@ -104,13 +109,13 @@ func (c *Catalog) began(ctx context.Context, b *catalog.Backup, at time.Time) er
 
 // A note's time has nanoseconds, so that who sleeps while it removes an old one doesn't remove a later one of the same second.
 func noteKey(id catalog.ID, at time.Time) string {
-	return fmt.Sprintf("%s%s/%d", copiedPrefix, id, at.UnixNano())
+	return fmt.Sprintf("%s%s.%d", copiedPrefix, id, at.UnixNano())
 }
 
 // notes lists when a backup was copied into the store, as far as is noted.
 func (c *Catalog) notes(ctx context.Context, id catalog.ID) ([]time.Time, error) {
 	var notes []time.Time
-	for info, err := range c.store.List(ctx, copiedPrefix+string(id)+"/") {
+	for info, err := range c.store.List(ctx, copiedPrefix+string(id)+".") {
 		if err != nil {
 			return nil, err
 		}
@@ -122,12 +127,16 @@ func (c *Catalog) notes(ctx context.Context, id catalog.ID) ([]time.Time, error)
 }
 
 func parseNote(key string) (id catalog.ID, at time.Time, ok bool) {
-	name, text, _ := strings.Cut(strings.TrimPrefix(key, copiedPrefix), "/")
-	nanos, err := strconv.ParseInt(text, 10, 64)
+	name := strings.TrimPrefix(key, copiedPrefix)
+	point := strings.LastIndexByte(name, '.')
+	if point < 0 {
+		return "", time.Time{}, false
+	}
+	nanos, err := strconv.ParseInt(name[point+1:], 10, 64)
 	if err != nil {
 		return "", time.Time{}, false
 	}
-	id, at = catalog.ID(name), time.Unix(0, nanos).UTC()
+	id, at = catalog.ID(name[:point]), time.Unix(0, nanos).UTC()
 	_, valid := id.Time()
 	return id, at, valid && noteKey(id, at) == key
 }
@@ -185,7 +194,7 @@ func (c *Catalog) ended(ctx context.Context, b *catalog.Backup) error {
 // noted tells whether a stay is noted already. Its end is what it is known by: the beginning may have been forgotten since. And a stay
 // of the same beginning is the same one.
 func (c *Catalog) noted(ctx context.Context, s catalog.Stay) (bool, error) {
-	for info, err := range c.store.List(ctx, usagePrefix+s.Until.Format(monthLayout)+"/"+string(s.ID)+"/") {
+	for info, err := range c.store.List(ctx, staysOf(s)) {
 		if err != nil {
 			return false, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -94,7 +95,7 @@ func TestLedgerFaults(t *testing.T) {
 			}
 			return c.Delete(t.Context(), b.ID, rev)
 		}, "7 2h0m0s 3h0m0s")
-		want := []string{"_usage/2026-11/" + string(b.ID) + "/orders/manual/7." + fmt.Sprint(day.Unix()+7200, ".", day.Unix()+10800), "_usage/_months/2026-11"}
+		want := []string{"_usage/2026-11/orders/" + string(b.ID) + ".manual.7." + fmt.Sprint(day.Unix()+7200, ".", day.Unix()+10800), "_usage/_months/2026-11"}
 		if got := keys(t, m); !slices.Equal(got, want) {
 			t.Errorf("there are %q, want %q", got, want)
 		}
@@ -151,6 +152,32 @@ func TestMonthIsOneListing(t *testing.T) {
 	}
 }
 
+// TestLedgerKeys: whatever a manifest may be called, a store takes the key of its stay.
+func TestLedgerKeys(t *testing.T) {
+	m := memstore.New(nil)
+	c := newCatalog(t, m, nil)
+	b := kept(1, 0)
+	b.Kind = catalog.Kind("a.1.2.3-" + strings.Repeat("x.", 46))
+	b.DataStore = strings.Repeat("o.1", 33) + "x"
+	b.Parts[0].Key, b.Parts[0].Size = b.Prefix()+"part-0", math.MaxInt64
+	if _, err := catalog.Encode(b); err != nil || len(b.Kind) != catalog.MaxNameLen || len(b.DataStore) != catalog.MaxNameLen {
+		t.Fatalf("no such backup can be: %v", err)
+	}
+	for _, at := range []time.Duration{time.Hour, 100 * 365 * 24 * time.Hour} {
+		if err := c.Ended(t.Context(), deleting(b, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for s, err := range c.Stays(t.Context(), ever[0], ever[1]) {
+		if err != nil || s.Kind != b.Kind || s.DataStore != b.DataStore || s.Bytes != math.MaxInt64 || s.ID != b.ID {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	if n := len(keys(t, m)); n != 4 {
+		t.Errorf("there are %d keys", n)
+	}
+}
+
 // TestLedgerForeign: what can't be read is told, and hides nothing else.
 func TestLedgerForeign(t *testing.T) {
 	m := memstore.New(nil)
@@ -160,10 +187,10 @@ func TestLedgerForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustPut(t, c, kept(8, 0), "")
-	prefix := "_usage/2026-11/" + string(b.ID) + "/"
-	foreign := []string{"_usage/2026-11/x", prefix + "orders/manual/7.1", prefix + "orders/manual/-7.1.2", prefix + "orders/manual/7.01.1793491200", prefix + "orders/manual/7.1.2",
-		prefix + "or ders/manual/7.1793491200.1793494800", "_usage/2026-11/latest/orders/manual/7.1793491200.1793494800", "_usage/_months/2026-13", "_usage/_copied/x/1",
-		"_usage/_copied/" + string(b.ID) + "/01", "_usage/_other"}
+	prefix := "_usage/2026-11/orders/" + string(b.ID)
+	foreign := []string{"_usage/2026-11/x", prefix + ".manual.7.1", prefix + ".manual.-7.1793491200.1793494800", prefix + ".manual.7.01.1793491200", prefix + ".manual.7.1.2",
+		prefix + ".7.1793491200.1793494800", prefix + ".-.7.1793491200.1793494800", "_usage/2026-11/or ders/" + string(b.ID) + ".manual.7.1793491200.1793494800",
+		"_usage/2026-11/orders/latest.manual.7.1793491200.1793494800", "_usage/_months/2026-13", "_usage/_copied/x.1", "_usage/_copied/x", "_usage/_copied/" + string(b.ID) + ".01", "_usage/_other"}
 	for _, key := range foreign {
 		if err := storage.WriteFile(t.Context(), m, key, nil, nil); err != nil {
 			t.Fatal(err)
