@@ -3,7 +3,8 @@
 // A [Snapshotter] knows how to take a snapshot of one data store; the drivers are sub-packages, such as replica, and a
 // driver of your own proves itself with snapshottest.Run. A [Runner] takes a snapshot through the pipeline: every byte is
 // parsed and checked while it is compressed, hashed and stored, what was stored is read back, and only then is the
-// manifest written that makes it a backup. [Runner.Sweep] removes what killed runs left.
+// manifest written that makes it a backup. [Runner.Prune] deletes backups that are to be kept no longer, [Runner.Sweep] removes what killed runs
+// left.
 package backup
 
 import (

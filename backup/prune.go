@@ -64,7 +64,7 @@ func (r *PruneReport) Add(o PruneReport, store string) {
 	r.Bytes += o.Bytes
 }
 
-// A Fate says what is to become of a backup and why, and what was done.
+// A Fate says what is to become of a backup and why, and what was done. The Backup of one that stays may lack what retention doesn't look at.
 type Fate struct {
 	retention.Verdict
 	Store     string       `json:"store,omitempty"` // its name, where there are several

@@ -10,6 +10,7 @@ import (
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/crashpoint"
+	"github.com/amberkv/amber/internal/testserver"
 )
 
 // expiring makes backups of "orders" whose time is over but for the last, from a file, and returns their IDs, oldest first.
@@ -63,6 +64,50 @@ func TestPrune(t *testing.T) {
 			c.run(t, exitUsage, "prune", "--id", "/")
 			c.run(t, exitUsage, "prune", ids[2])
 		})
+	}
+}
+
+// Several prunes and sweeps at once, by processes that know nothing of each other, leave what one leaves.
+func TestPruneProcesses(t *testing.T) {
+	t.Parallel()
+	c := newCtl(t)
+	ids := c.expiring(t, 6)
+	var all []*process
+	for i := range 5 {
+		all = append(all, c.start(t, program, nil, []string{"prune", "sweep"}[i%2]))
+	}
+	for _, p := range all {
+		if p.wait(t, patience) != exitDone {
+			t.Errorf("%v: %s", p.Args, p.stderr.String())
+		}
+	}
+	c.listsExactly(t, ids[5:])
+	c.run(t, exitDone, "sweep", "--grace", "0")
+	c.onlyBackups(t)
+}
+
+// Whoever finds a server flushed finds its backups of before, however often it was backed up since.
+func TestPruneAfterFlush(t *testing.T) {
+	t.Parallel()
+	c, s := newCtl(t), testserver.Start(t, crashVersion)
+	testserver.Generate(t, s.Client(t), 200, 12)
+	want := testserver.Snapshot(t, s.Client(t))
+	good := c.backUp(t, s, "--retain", "1ms")
+	if err := s.Client(t).FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		c.backUp(t, s, "--retain", "1ms")
+	}
+	out, _ := c.run(t, exitDone, "prune")
+	for _, want := range []string{"orders: nothing is deleted: the keys have fallen by 100 %, the limit is 90 %", "has 200", "0 backups deleted", "3 kept"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	c.restores(t, good, crashVersion, want)
+	if rep := parse[backup.PruneReport](t, c, exitDone, "prune", "--accept-fall"); rep.Deleted != 2 || len(rep.Held) != 0 {
+		t.Errorf("accepted: %+v", rep)
 	}
 }
 
