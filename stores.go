@@ -80,7 +80,7 @@ func (s *Service) addPlace(n NamedStore) error {
 		}
 	}
 	runner, err := backup.NewRunner(backup.Config{Store: n.Store, Catalog: n.Catalog, Leaser: s.cfg.Leaser,
-		Logger: s.cfg.Logger, Now: s.cfg.Now, LeaseTTL: s.cfg.LeaseTTL, Seal: *s.seal(nil), Signer: s.cfg.Signer})
+		Logger: s.cfg.Logger, Now: s.cfg.Now, LeaseTTL: s.cfg.LeaseTTL, Seal: *s.seal(nil), Signer: s.cfg.Signer, Trust: s.cfg.Trust})
 	if err != nil {
 		return err
 	}

@@ -59,25 +59,11 @@ func (r *Runner) Copy(ctx context.Context, q CopyRequest) (b *catalog.Backup, ma
 			err = fmt.Errorf("%w: %w", ErrSource, err)
 		}
 	}()
-	b, _, err = q.Catalog.Get(ctx, q.Backup)
-	switch {
-	case err == nil && b.State != catalog.StateReady:
-		err = fmt.Errorf("%w: it is %s, not ready", ErrSource, b.State)
-	case err != nil && !errors.Is(err, catalog.ErrNotFound):
-		err = fmt.Errorf("%w: %w", ErrSource, err)
-	}
-	if err != nil {
+	c := &copying{run: run{Runner: r, q: Request{Progress: q.Progress}, start: r.now()}, from: q}
+	if err := c.take(ctx); err != nil {
 		return nil, false, fmt.Errorf("copy of %s: %w", q.Backup, err)
 	}
-	c := &copying{run: run{Runner: r, q: Request{DataStore: b.DataStore, Progress: q.Progress}, start: r.now()}, from: q.Store, there: b.Parts, want: own(b)}
-	if c.want != b && r.cfg.Signer != nil {
-		if err := catalog.Sign(c.want, r.cfg.Signer); err != nil {
-			return nil, false, fmt.Errorf("copy of %s: %w", q.Backup, err)
-		}
-	}
-	if c.sealed, err = catalog.Encode(c.want); err != nil {
-		return nil, false, fmt.Errorf("copy of %s: %w", q.Backup, err)
-	}
+	b = c.want
 	if err = c.look(ctx); err == nil && c.found == nil {
 		if b, err = c.leased(ctx, leaseOf(c.record()), c.do); err == nil {
 			c.done(b.StoredBytes)
@@ -92,12 +78,35 @@ func (r *Runner) Copy(ctx context.Context, q CopyRequest) (b *catalog.Backup, ma
 // copying is one call of Copy: a run that takes the bytes of a backup's parts for its own.
 type copying struct {
 	run
-	from   storage.Store
+	from   CopyRequest
 	there  []catalog.Part  // as they are there
 	want   *catalog.Backup // as it shall be here
 	sealed []byte          // its manifest
 	found  *catalog.Backup // the same, if it is here already
 	dead   *catalog.Backup // what is here of it otherwise; nil if there is nothing
+}
+
+// take reads the manifest that is there and makes of it the one that shall be here.
+func (c *copying) take(ctx context.Context) error {
+	b, _, err := c.from.Catalog.Get(ctx, c.from.Backup)
+	switch {
+	case err == nil && b.State != catalog.StateReady:
+		return fmt.Errorf("%w: it is %s, not ready", ErrSource, b.State)
+	case err != nil && !errors.Is(err, catalog.ErrNotFound):
+		return fmt.Errorf("%w: %w", ErrSource, err)
+	case err != nil:
+		return err
+	case c.there != nil && !slices.Equal(b.Parts, c.there):
+		return fmt.Errorf("%w: its parts are others than a moment ago", ErrSource)
+	}
+	c.q.DataStore, c.there, c.want = b.DataStore, b.Parts, own(b)
+	if c.want != b && c.cfg.Signer != nil {
+		if err := catalog.Sign(c.want, c.cfg.Signer); err != nil {
+			return err
+		}
+	}
+	c.sealed, err = catalog.Encode(c.want)
+	return err
 }
 
 // record says in the catalog that the copy is being made. It has the time of that, by which Sweep goes.
@@ -144,6 +153,10 @@ func (c *copying) do(ctx context.Context) error {
 		return err
 	}
 	crashpoint.Hit(crashpoint.CopyRegistered)
+	// What was edited before anybody could see that it is being copied has to come along; whoever edits it from here on is told.
+	if err := c.take(ctx); err != nil {
+		return err
+	}
 	for i, p := range c.want.Parts {
 		if err := c.part(ctx, c.there[i].Key, p); err != nil {
 			return fmt.Errorf("part %s: %w", p.Name, err)
@@ -204,7 +217,7 @@ func own(b *catalog.Backup) *catalog.Backup {
 // part copies one part, which has another key there if it was adopted.
 func (c *copying) part(ctx context.Context, key string, p catalog.Part) error {
 	group, gctx := errgroup.WithContext(ctx)
-	in, err := c.from.Open(gctx, key, 0, -1)
+	in, err := c.from.Store.Open(gctx, key, 0, -1)
 	if errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrNotSound, err)
 	}

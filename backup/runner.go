@@ -48,6 +48,9 @@ type Config struct {
 	LeaseTTL time.Duration    // 0: DefaultLeaseTTL; at least 3 seconds
 	Seal     seal.Options     // how parts are compressed, and who can open them if they are to be encrypted
 	Signer   crypto.Signer    // signs the manifests, with an Ed25519 key; nil: they aren't signed. See catalog.Sign
+
+	// Trust are further keys whose signatures the Signer may replace by its own: see Runner.Edit.
+	Trust []ed25519.PublicKey
 }
 
 // A Runner turns snapshots into backups. It is safe for use by several goroutines.
@@ -221,6 +224,36 @@ func leaseOf(b *catalog.Backup) string {
 		return "copy-" + b.DataStore
 	}
 	return leaseName(b.DataStore)
+}
+
+// Alone does something while neither a run nor a copy of a data store is at work, and keeps others from beginning one. While one is, the error wraps
+// ErrBusy, and nothing was done.
+func (r *Runner) Alone(ctx context.Context, dataStore string, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, name := range []string{leaseName(dataStore), "copy-" + dataStore} {
+		lease, err := r.cfg.Leaser.Acquire(ctx, name, r.cfg.LeaseTTL)
+		if errors.Is(err, catalog.ErrHeld) {
+			return fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+		if err != nil {
+			return fmt.Errorf("taking the lease of data store %s: %w", dataStore, err)
+		}
+		stop := r.keep(ctx, lease, cancel)
+		defer func() {
+			stop()
+			release, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime/2)
+			defer done()
+			if err := lease.Release(release); err != nil {
+				r.log.WarnContext(ctx, "lease was not released, it ends by itself", "dataStore", dataStore, "error", err)
+			}
+		}()
+	}
+	err := do(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // keep renews the lease until stop is called. When the lease is lost, or can't be renewed while it lasts, it cancels the run.
