@@ -49,7 +49,7 @@ func TestSchedulersInDirectory(t *testing.T) {
 	}
 	for _, processes := range []int{2, 5, 8} {
 		t.Run(fmt.Sprint(processes), func(t *testing.T) {
-			n := campaign(t, ScheduleCampaign{Processes: processes, Policies: 24, For: 130 * time.Second, Dawdle: 400 * time.Millisecond, Harm: 700 * time.Millisecond})
+			n := campaign(t, ScheduleCampaign{Processes: processes, Policies: 30, For: 130 * time.Second, Dawdle: 400 * time.Millisecond, Harm: 700 * time.Millisecond})
 			if n.Due < 40 || n.Kills < 10 || n.Pauses < 10 || n.Done < 20 || n.TakenOver == 0 {
 				t.Error("the campaign has shown too little")
 			}

@@ -23,7 +23,7 @@ import (
 	"github.com/amberkv/amber/storage"
 )
 
-// A ScheduleCampaign lets several processes, each with a scheduler, share a store, and kills, stops and pauses them at random.
+// A ScheduleCampaign lets several processes, each with a Scheduler or a whole Service, share a store, and kills, stops and pauses them at random.
 type ScheduleCampaign struct {
 	// Store is empty, and nothing else uses it.
 	Store storage.Store
@@ -62,12 +62,20 @@ func IsScheduler() bool { return os.Getenv(schedulerEnv) != "" }
 func RunScheduler(ctx context.Context, s storage.Store) error {
 	var offset, dawdle time.Duration
 	var name string
-	if _, err := fmt.Sscan(os.Getenv(schedulerEnv), &name, (*int64)(&offset), (*int64)(&dawdle)); err != nil {
+	var service bool
+	if _, err := fmt.Sscan(os.Getenv(schedulerEnv), &name, &service, (*int64)(&offset), (*int64)(&dawdle)); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	w := &ScheduleWorker{Store: s, Name: name, Offset: offset, Dawdle: dawdle, Log: os.Stderr}
+	if service {
+		s, err := w.Service()
+		if err != nil {
+			return err
+		}
+		return s.RunSchedules(ctx)
+	}
 	scheduler, err := w.Scheduler()
 	if err != nil {
 		return err
@@ -203,7 +211,7 @@ func (s *slot) start() {
 	r := s.r
 	r.n.Processes++
 	s.cmd = r.Process()
-	s.cmd.Env = append(s.cmd.Environ(), fmt.Sprintf("%s=s%d %d %d", schedulerEnv, r.n.Processes, r.offset, r.Dawdle))
+	s.cmd.Env = append(s.cmd.Environ(), fmt.Sprintf("%s=s%d %t %d %d", schedulerEnv, r.n.Processes, r.n.Processes%2 == 0, r.offset, r.Dawdle))
 	s.log = &bytes.Buffer{}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
@@ -350,7 +358,7 @@ func (r *scheduleRun) settle() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	defer cancel()
 	until := time.Now().Add(r.offset)
-	// By its clock every window is over.
+	// By its clock every window is over, and every lease: those who had them are dead.
 	last, err := (&ScheduleWorker{Store: r.Store, Name: "last", Offset: r.offset + 5*time.Minute}).Scheduler()
 	if err != nil {
 		r.t.Fatal(err)
@@ -360,8 +368,8 @@ func (r *scheduleRun) settle() {
 	var found []string
 	for deadline := time.Now().Add(45 * time.Second); ; time.Sleep(300 * time.Millisecond) {
 		st, err := Look(ctx, r.Store)
-		if errors.Is(err, storage.ErrNotFound) {
-			continue // something was removed while it was looked at
+		if err != nil && time.Now().Before(deadline) {
+			continue // something was changed or removed while it was looked at
 		}
 		if err != nil {
 			r.t.Fatal(err)

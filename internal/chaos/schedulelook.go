@@ -194,7 +194,7 @@ func (st *State) JudgeSchedule(policies []*DuePolicy, until time.Time) (n DueCou
 	return n, wrong
 }
 
-// stamped says what is wrong with what a backup holds: that of its due time and nothing else.
+// stamped says what is wrong with what a backup holds: that of its due time, or at least of its data store.
 func (st *State) stamped(b *Backup) string {
 	want := stamp(b.Policy, b.DueTime)
 	for _, p := range b.Parts {
@@ -207,7 +207,7 @@ func (st *State) stamped(b *Backup) string {
 		if err != nil {
 			return err.Error()
 		}
-		if !bytes.Contains(raw, want) {
+		if !bytes.Contains(raw, want) && !bytes.Contains(raw, storeStamp(b.DataStore)) {
 			return fmt.Sprintf("it is not %s", want)
 		}
 	}

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
+	"github.com/amberkv/amber"
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/catalog/storecatalog"
@@ -29,7 +31,7 @@ const (
 type ScheduleWorker struct {
 	Store  storage.Store
 	Name   string
-	Offset time.Duration // by how much the clock of due times differs from the machine's
+	Offset time.Duration // by how much its clock differs from the machine's
 	// Dawdle is how long a backup takes at most at each of its steps, at random.
 	Dawdle time.Duration
 	Log    io.Writer // warnings; nil: nowhere
@@ -37,14 +39,37 @@ type ScheduleWorker struct {
 	runner *backup.Runner
 }
 
-// Scheduler returns the worker's scheduler. Leases go by the machine's clock.
-func (w *ScheduleWorker) Scheduler() (*schedule.Scheduler, error) {
-	store := retry.New(w.Store, nil)
-	log := slog.New(slog.DiscardHandler)
-	if w.Log != nil {
-		log = slog.New(slog.NewTextHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+// store returns the store as the worker uses it.
+func (w *ScheduleWorker) store() storage.Store {
+	return retry.New(lagging{w.Store, w.Dawdle / 20}, nil)
+}
+
+func (w *ScheduleWorker) now() time.Time { return time.Now().Add(w.Offset) }
+
+func (w *ScheduleWorker) log() *slog.Logger {
+	if w.Log == nil {
+		return slog.New(slog.DiscardHandler)
 	}
-	cat, err := storecatalog.New(storecatalog.Config{Store: store, Owner: w.Name, ClockSkew: clockSkew})
+	return slog.New(slog.NewTextHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// Service returns a service that does the same as the worker's scheduler, and applies retention besides.
+func (w *ScheduleWorker) Service() (*amber.Service, error) {
+	store := w.store()
+	cat, err := storecatalog.New(storecatalog.Config{Store: store, Owner: w.Name, ClockSkew: clockSkew, Now: w.now})
+	if err != nil {
+		return nil, err
+	}
+	return amber.New(amber.Config{Store: store, Catalog: cat, Leaser: cat, LeaseTTL: leaseTTL, SchedulePoll: time.Second, TidyEvery: 20 * time.Second, Logger: w.log(), Now: w.now,
+		DataStores: func(_ context.Context, dataStore string) (amber.BackupRequest, error) {
+			return amber.BackupRequest{Snapshotter: slow{Bytes: rdbOf(storeStamp(dataStore), noise()), pause: w.dawdle}}, nil
+		}})
+}
+
+// Scheduler returns the worker's scheduler.
+func (w *ScheduleWorker) Scheduler() (*schedule.Scheduler, error) {
+	store, log := w.store(), w.log()
+	cat, err := storecatalog.New(storecatalog.Config{Store: store, Owner: w.Name, ClockSkew: clockSkew, Now: w.now})
 	if err != nil {
 		return nil, err
 	}
@@ -52,12 +77,11 @@ func (w *ScheduleWorker) Scheduler() (*schedule.Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.runner, err = backup.NewRunner(backup.Config{Store: store, Catalog: cat, Leaser: cat, LeaseTTL: leaseTTL, Logger: log})
+	w.runner, err = backup.NewRunner(backup.Config{Store: store, Catalog: cat, Leaser: cat, LeaseTTL: leaseTTL, Logger: log, Now: w.now})
 	if err != nil {
 		return nil, err
 	}
-	return schedule.New(schedule.Config{Journal: journal, Leaser: cat, Job: w, Owner: w.Name, LeaseTTL: leaseTTL, Poll: time.Second, Logger: log,
-		Now: func() time.Time { return time.Now().Add(w.Offset) }})
+	return schedule.New(schedule.Config{Journal: journal, Leaser: cat, Job: w, Owner: w.Name, LeaseTTL: leaseTTL, Poll: time.Second, Logger: log, Now: w.now})
 }
 
 // dawdle takes some time.
@@ -65,13 +89,9 @@ func (w *ScheduleWorker) dawdle() { time.Sleep(rand.N(w.Dawdle + 1)) }
 
 // Backup is that of schedule.Job. The snapshot says what it is of, so that no other can be taken for it.
 func (w *ScheduleWorker) Backup(ctx context.Context, d schedule.Due) (catalog.ID, error) {
-	noise := make([]byte, 20_000)
-	for i := range noise {
-		noise[i] = byte(rand.Uint32())
-	}
 	b, err := w.runner.Run(ctx, backup.Request{
 		DataStore: d.Policy.DataStore, Kind: catalog.KindAutomatic, Policy: d.Policy.ID, DueTime: d.Due, Labels: d.Policy.Labels,
-		Snapshotter: slow{Bytes: rdbOf(stamp(d.Policy.ID, d.Due), noise), pause: w.dawdle},
+		Snapshotter: slow{Bytes: rdbOf(stamp(d.Policy.ID, d.Due), noise()), pause: w.dawdle},
 		Registered: func(ctx context.Context, id catalog.ID) error {
 			w.dawdle()
 			err := d.Registered(ctx, id)
@@ -95,9 +115,59 @@ func (w *ScheduleWorker) Settle(ctx context.Context, _ *schedule.Policy, id cata
 	return b != nil, err
 }
 
+// A lagging store takes its time before it writes, lists or deletes something, and after that: so a process is more often met between two of its steps.
+type lagging struct {
+	storage.Store
+	lag time.Duration
+}
+
+func (s lagging) wait() { time.Sleep(rand.N(s.lag + 1)) }
+
+// Unwrap is for what the store is able to do besides.
+func (s lagging) Unwrap() storage.Store { return s.Store }
+
+// Create waits before and after.
+func (s lagging) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	s.wait()
+	defer s.wait()
+	return s.Store.Create(ctx, key, opts)
+}
+
+// List waits before and after.
+func (s lagging) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		s.wait()
+		for info, err := range s.Store.List(ctx, prefix) {
+			if !yield(info, err) {
+				return
+			}
+		}
+		s.wait()
+	}
+}
+
+// Delete waits before and after.
+func (s lagging) Delete(ctx context.Context, key string) error {
+	s.wait()
+	defer s.wait()
+	return s.Store.Delete(ctx, key)
+}
+
 // stamp is what the snapshot of a due time has in it.
 func stamp(policy string, due time.Time) []byte {
 	return fmt.Appendf(nil, "the backup of policy %s due at %s", policy, due.UTC().Format(time.RFC3339))
+}
+
+// storeStamp is what the snapshot of a data store has in it of which nobody says what due time it is for.
+func storeStamp(dataStore string) []byte { return []byte("a backup of data store " + dataStore) }
+
+// noise is something that can't be compressed.
+func noise() []byte {
+	b := make([]byte, 20_000)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return b
 }
 
 // A slow is a Bytes that comes in a few pieces, with a pause before each.
