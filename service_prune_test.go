@@ -1,8 +1,10 @@
 package amber_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -11,10 +13,10 @@ import (
 
 	"github.com/amberkv/amber"
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/dumpfile"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/catalog/retention"
 	"github.com/amberkv/amber/catalog/storecatalog"
-	"github.com/amberkv/amber/internal/chaos"
 	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/memstore"
 	"github.com/amberkv/amber/storage/storetest"
@@ -70,11 +72,20 @@ func (u *unlistable) List(ctx context.Context, prefix string) iter.Seq2[storage.
 	return u.Store.List(ctx, prefix)
 }
 
+// rdbOf returns an RDB file of so many keys.
+func rdbOf(keys int) []byte {
+	data := []byte("REDIS0010\xfe\x00")
+	for i := range keys {
+		data = fmt.Appendf(data, "\x00\x08key:%04d\x01x", i)
+	}
+	return append(data, 0xff, 0, 0, 0, 0, 0, 0, 0, 0) // without a checksum
+}
+
 // night makes the backup of a night, copies it and lets a day pass.
 func (p *pruned) night(t *testing.T, keys int) catalog.ID {
 	t.Helper()
 	b, err := p.runner.Run(t.Context(), backup.Request{DataStore: "orders", Kind: catalog.KindAutomatic, Policy: "nightly", DueTime: p.now,
-		Snapshotter: chaos.Bytes(chaos.Snapshot(keys, 10))})
+		Snapshotter: dumpfile.Stream("dump.rdb", bytes.NewReader(rdbOf(keys)))})
 	if err != nil {
 		t.Fatal(err)
 	}
