@@ -98,7 +98,7 @@ func (s *Service) checkShutdown(q *BackupRequest) error {
 	}
 	if q.Name != "" {
 		if _, err := schedule.ExpandName(q.Name, s.now().UTC()); err != nil {
-			return fmt.Errorf("Name: %w", err)
+			return fmt.Errorf("its Name: %w", err)
 		}
 	}
 	if q.From == nil && q.Snapshotter == nil && s.cfg.DataStores != nil {
@@ -158,7 +158,7 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 	name := ""
 	if q.Name != "" {
 		if name, err = schedule.ExpandName(q.Name, s.now().UTC()); err != nil {
-			return fmt.Errorf("Name: %w", err)
+			return fmt.Errorf("its Name: %w", err)
 		}
 	}
 	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/amberkv/amber"
@@ -60,6 +61,7 @@ func beReplica(ctx context.Context, name string, in io.Reader, w io.Writer) erro
 		cancel()
 	}()
 	out := &lines{w: w}
+	var held sync.Map // the data stores of which that was told
 	service, done, err := o.service(amber.Events{
 		Begin: func(_ context.Context, e amber.Event) {
 			if e.Operation == "backup" {
@@ -80,7 +82,9 @@ func beReplica(ctx context.Context, name string, in io.Reader, w io.Writer) erro
 			out.say("%s: %s of %s is deleted: %s", name, p.Backup.ID, p.Backup.DataStore, p.Reason)
 		},
 		Held: func(_ context.Context, h amber.Held) {
-			out.say("%s: nothing of %s is deleted: %s", name, h.DataStore, h.Reason)
+			if _, again := held.LoadOrStore(h.DataStore, true); !again {
+				out.say("%s: nothing of %s is deleted: %s", name, h.DataStore, h.Reason)
+			}
 		},
 	})
 	if err != nil {
