@@ -123,6 +123,10 @@ func TestPruneMeetsOthers(t *testing.T) {
 				t.Error(err)
 			}
 		}, gone, ready, gone, 1},
+		"the newest is being deleted": {3, func(t *testing.T, c *calendar, id [4]catalog.ID) {
+			c.read(t, id[3]) // else it would be gone
+			c.change(t, id[3], func(b *catalog.Backup) { b.State, b.DeletedAt = catalog.StateDeleting, c.now })
+		}, gone, ready, catalog.StateDeleting, 1},
 		"all others are deleted": {3, func(t *testing.T, c *calendar, id [4]catalog.ID) {
 			if err := errors.Join(c.runner.Delete(t.Context(), id[3]), c.runner.Delete(t.Context(), id[2])); err != nil {
 				t.Error(err)
@@ -133,10 +137,6 @@ func TestPruneMeetsOthers(t *testing.T) {
 				t.Errorf("the other deleted %d: %v", rep.Deleted, err)
 			}
 		}, gone, gone, ready, 0},
-		"time passes": {2, func(t *testing.T, c *calendar, id [4]catalog.ID) {
-			c.now = c.now.Add(time.Minute)
-			c.change(t, id[2], func(b *catalog.Backup) { b.Pinned = true })
-		}, gone, ready, ready, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCalendar(t)
@@ -159,6 +159,55 @@ func TestPruneMeetsOthers(t *testing.T) {
 			c.check(t)
 		})
 	}
+}
+
+// The last of Amber's own is looked at too, where those after it are adopted.
+func TestPruneMeetsTheLastOwn(t *testing.T) {
+	c := newCalendar(t)
+	first, own := c.keep(t, "orders", day, c.own()), c.keep(t, "orders", day, c.own())
+	adopted := c.keep(t, "orders", day, c.adopted())
+	c.now = c.now.Add(10 * day)
+	r := c.meddling(t, &meddler{id: own, before: func() {
+		if err := c.runner.Delete(t.Context(), own); err != nil {
+			t.Error(err)
+		}
+	}})
+	if rep, err := r.Prune(t.Context(), backup.PruneRequest{}); err != nil || rep.Deleted != 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	c.states(t, map[catalog.ID]catalog.State{first: catalog.StateReady, own: "gone", adopted: catalog.StateReady})
+}
+
+// What was promised is asked for again after a while, and not for each of many backups.
+func TestPruneAsksAgain(t *testing.T) {
+	c := newCalendar(t)
+	var ids []catalog.ID
+	for range 20 {
+		ids = append(ids, c.keep(t, "orders", day, c.own()))
+	}
+	c.now = c.now.Add(10 * day)
+	asked, longer := 0, false
+	promises := func(context.Context, string) (retention.Promises, error) {
+		asked++
+		if longer {
+			return retention.Promises{InUse: map[catalog.ID]string{ids[15]: "somebody who came late", ids[17]: "another"}}, nil
+		}
+		return retention.Promises{}, nil
+	}
+	r := c.meddling(t, &meddler{id: ids[10], before: func() { c.now, longer = c.now.Add(time.Minute), true }})
+	rep, err := r.Prune(t.Context(), backup.PruneRequest{Promises: promises})
+	if err != nil || rep.Deleted != 17 || asked != 3 {
+		t.Errorf("%d were deleted, the promises asked for %d times: %v", rep.Deleted, asked, err)
+	}
+	c.states(t, map[catalog.ID]catalog.State{ids[14]: "gone", ids[15]: catalog.StateReady, ids[16]: "gone", ids[17]: catalog.StateReady, ids[19]: catalog.StateReady})
+	// Nor does a clock that was set back meanwhile make a plan last.
+	c.now = c.now.Add(day)
+	asked, longer = 0, false
+	r = c.meddling(t, &meddler{id: ids[15], before: func() { c.now, longer = c.now.Add(-time.Minute), true }})
+	if rep, err := r.Prune(t.Context(), backup.PruneRequest{Promises: promises}); err != nil || rep.Deleted != 1 || asked != 3 {
+		t.Errorf("by a clock that was set back %d were deleted, the promises asked for %d times: %v", rep.Deleted, asked, err)
+	}
+	c.states(t, map[catalog.ID]catalog.State{ids[15]: "gone", ids[17]: catalog.StateReady})
 }
 
 // A catalog that changes all the time is left alone, and the error says so.
