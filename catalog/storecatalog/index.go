@@ -137,7 +137,7 @@ func (p *pager) passes(r ref) bool {
 }
 
 // timeSlack is how far apart the time of an ID and the CreatedAt of its manifest may be. What Amber makes has the same in both, to the millisecond.
-const timeSlack = 24 * time.Hour
+const timeSlack = time.Hour
 
 // begun tells whether a backup of this ID may have begun in the query's time.
 func begun(q catalog.Query, id catalog.ID) bool {
