@@ -93,20 +93,29 @@ func (c *Catalog) pageWithout(p *pager, foreign bool) ([]*catalog.Backup, []erro
 	if err := p.fill(true); err != nil {
 		return nil, nil, err
 	}
+	if p.q.DataStore == "" && len(records) <= maxWalked && !foreign {
+		c.makeIndex(p.ctx)
+	}
+	return p.page, p.unreadable, nil
+}
+
+// makeIndex makes an index, unless that was tried before and has failed, or is being tried.
+func (c *Catalog) makeIndex(ctx context.Context) {
 	c.mu.Lock()
 	tried := c.indexTried
 	c.indexTried = true
 	c.mu.Unlock()
-	if p.q.DataStore == "" && len(records) <= maxWalked && !foreign && !tried {
-		ctx, cancel := context.WithTimeout(p.ctx, mendTime)
-		defer cancel()
-		if _, err := c.Reindex(ctx); err == nil {
-			c.mu.Lock()
-			c.indexTried = false
-			c.mu.Unlock()
-		}
+	if tried {
+		return
 	}
-	return p.page, p.unreadable, nil
+	ctx, cancel := context.WithTimeout(ctx, mendTime)
+	defer cancel()
+	if _, err := c.Reindex(ctx); err != nil {
+		return
+	}
+	c.mu.Lock()
+	c.indexTried = false
+	c.mu.Unlock()
 }
 
 // A pager collects a page.
