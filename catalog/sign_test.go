@@ -154,11 +154,43 @@ func TestSignEveryField(t *testing.T) {
 			changed.SetMapIndex(reflect.ValueOf("other"), reflect.Zero(v.Type().Elem()))
 			v.Set(changed)
 			again(path + "+")
+			for _, k := range before.MapKeys() {
+				one := func() reflect.Value {
+					m := reflect.MakeMap(v.Type())
+					for _, k := range before.MapKeys() {
+						m.SetMapIndex(k, before.MapIndex(k))
+					}
+					return m
+				}
+				less := one()
+				less.SetMapIndex(k, reflect.Value{})
+				v.Set(less)
+				again(path + "-")
+				renamed := one()
+				renamed.SetMapIndex(k, reflect.Value{})
+				renamed.SetMapIndex(reflect.ValueOf(k.String()+"x"), before.MapIndex(k))
+				v.Set(renamed)
+				again(path + " renamed")
+				value := reflect.New(v.Type().Elem()).Elem()
+				value.Set(before.MapIndex(k))
+				change(path+"[]", value, func(path string) {
+					other := one()
+					other.SetMapIndex(k, value)
+					v.Set(other)
+					try(path)
+				})
+				v.Set(before)
+			}
 		default:
 			t.Fatalf("%s is a %s, which this test doesn't know how to change", path, v.Kind())
 		}
 	}
-	b := signedBackup(t)
+	b := encryptedBackup()
+	b.Policy, b.DueTime, b.DeletedAt, b.Pinned = "nightly", b.CreatedAt, b.CreatedAt, true
+	b.Labels = map[string]string{"team": "payments", "empty": ""}
+	if err := Sign(b, signer); err != nil {
+		t.Fatal(err)
+	}
 	change("Backup", reflect.ValueOf(b).Elem(), func(path string) {
 		changes++
 		if err := CheckSignature(b, trusted); !errors.Is(err, ErrNotTrusted) {
@@ -168,7 +200,7 @@ func TestSignEveryField(t *testing.T) {
 	if err := CheckSignature(b, trusted); err != nil {
 		t.Errorf("nothing is changed any more: %v", err)
 	}
-	if changes < 80 {
+	if changes < 100 {
 		t.Errorf("only %d changes were tried", changes)
 	}
 }

@@ -20,6 +20,7 @@ func (a *app) backupCommand() *cobra.Command {
 		about    string
 		prefer   string
 		retain   string
+		labels   []string
 		leaseTTL time.Duration
 	)
 	cmd := &cobra.Command{
@@ -47,7 +48,7 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 				return err
 			}
 			if name != "" {
-				if err := catalog.ValidName(name); err != nil {
+				if err := catalog.ValidBackupName(name); err != nil {
 					return usagef("--name %q: %w", name, err)
 				}
 			}
@@ -56,6 +57,9 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 				return err
 			}
 			if q.Retain, err = keepFor(retain); err != nil {
+				return err
+			}
+			if q.Labels, err = readLabels(labels); err != nil {
 				return err
 			}
 			if q.From, err = a.options(&from); err != nil {
@@ -92,8 +96,9 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 	sealed.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
-	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters")
+	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters, a letter first; no other backup of the data store has it")
 	flags.StringVar(&about, "description", "", "a text for the backup, at most 1000 bytes")
+	flags.StringArrayVar(&labels, "label", nil, labelHelp)
 	flags.StringVar(&retain, "retain", "", retainHelp)
 	flags.StringVar(&prefer, "prefer", "replica",
 		"who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) this server")

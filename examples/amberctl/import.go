@@ -26,6 +26,7 @@ import (
 type importFlags struct {
 	id, name, about string
 	retain          string
+	labels          []string
 	fromStore       string
 	adopt, list     bool
 	dbfilename      string
@@ -110,8 +111,9 @@ starts.`,
 	f.sealed.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
-	flags.StringVar(&f.name, "name", "", "a name for the backup, of the same characters")
+	flags.StringVar(&f.name, "name", "", "a name for the backup, of the same characters, a letter first; no other backup of the data store has it")
 	flags.StringVar(&f.about, "description", "", "a text for the backup, at most 1000 bytes")
+	flags.StringArrayVar(&f.labels, "label", nil, labelHelp)
 	flags.StringVar(&f.retain, "retain", "", retainHelp)
 	flags.StringVar(&f.fromStore, "from-store", "", "the store that has the file, as --store is written; SOURCE is a KEY then")
 	flags.BoolVar(&f.adopt, "adopt", false, "refer to the file where it is, in --store, instead of storing it again; SOURCE is a KEY then")
@@ -153,6 +155,9 @@ func (a *app) importRequest(ctx context.Context, f *importFlags, args []string) 
 		return q, policy, done, err
 	}
 	if q.Retain, err = keepFor(f.retain); err != nil {
+		return q, policy, done, err
+	}
+	if q.Labels, err = readLabels(f.labels); err != nil {
 		return q, policy, done, err
 	}
 	if policy, err = f.web.policy(); err != nil {
@@ -217,7 +222,7 @@ func (f *importFlags) check() error {
 		return usagef("--max-bytes is negative")
 	}
 	if f.name != "" {
-		if err := catalog.ValidName(f.name); err != nil {
+		if err := catalog.ValidBackupName(f.name); err != nil {
 			return usagef("--name %q: %w", f.name, err)
 		}
 	}

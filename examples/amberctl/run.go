@@ -96,7 +96,7 @@ standard output, as one JSON document with --json; progress and errors go to sta
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing but the necessary")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what happens")
 	root.AddCommand(a.backupCommand(), a.importCommand(), a.listCommand(), a.showCommand(), a.verifyCommand(), a.restoreCommand(),
-		a.copyCommand(), a.exportCommand(), a.deleteCommand(), a.pruneCommand(), a.sweepCommand(), a.usageCommand(), a.policyCommand(), a.runsCommand(), a.scheduleCommand(), a.keygenCommand(), a.doctorCommand(), a.rdbCommand())
+		a.copyCommand(), a.exportCommand(), a.pinCommand(true), a.pinCommand(false), a.editCommand(), a.deleteCommand(), a.datastoreCommand(), a.pruneCommand(), a.sweepCommand(), a.usageCommand(), a.policyCommand(), a.runsCommand(), a.scheduleCommand(), a.keygenCommand(), a.doctorCommand(), a.rdbCommand())
 	return root
 }
 

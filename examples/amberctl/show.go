@@ -72,8 +72,13 @@ func show(w io.Writer, b *catalog.Backup) {
 	if !s.Time.IsZero() {
 		add("Written", when(s.Time)+" UTC")
 	}
+	add("Labels", labelsText(b.Labels))
+	add("Policy", b.Policy)
 	if !b.DeleteAfter.IsZero() {
 		add("Kept until", when(b.DeleteAfter)+" UTC")
+	}
+	if b.Pinned {
+		add("Pinned", "yes, retention leaves it alone")
 	}
 	if s.ReplicationID != "" {
 		add("Replication", fmt.Sprintf("%s at offset %d", s.ReplicationID, s.ReplicationOffset))
