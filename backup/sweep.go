@@ -73,6 +73,11 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 	if err := r.reindex(ctx); err != nil {
 		errs = append(errs, err)
 	}
+	if tidier, ok := r.cfg.Catalog.(catalog.Tidier); ok {
+		if err := tidier.Tidy(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	objects, bytes, err := storage.SweepUnfinished(ctx, r.cfg.Store, before)
 	rep.Objects, rep.Bytes = rep.Objects+objects, rep.Bytes+bytes
 	if err != nil {

@@ -30,6 +30,11 @@ type Ledger interface {
 	Stays(ctx context.Context, from, until time.Time) iter.Seq2[Stay, error]
 }
 
+// A Tidier is a Catalog that has something to tidy up now and then, such as a Ledger that has become long. It changes nothing that is to be seen.
+type Tidier interface {
+	Tidy(ctx context.Context) error
+}
+
 // StayOf returns how long a store has had a backup that was made in it, as the manifest tells; ok is false for one that never was ready.
 func StayOf(b *Backup) (s Stay, ok bool) {
 	if b.ReadyAt.IsZero() || b.State != StateReady && (b.State != StateDeleting || b.DeletedAt.IsZero()) {

@@ -194,15 +194,20 @@ func (c *Catalog) ended(ctx context.Context, b *catalog.Backup) error {
 // noted tells whether a stay is noted already. Its end is what it is known by: the beginning may have been forgotten since. And a stay
 // of the same beginning is the same one.
 func (c *Catalog) noted(ctx context.Context, s catalog.Stay) (bool, error) {
+	is := func(key string) bool {
+		other, ok := parseStay(key)
+		return ok && other.ID == s.ID && (other.Until.Equal(s.Until) || sameFrom(other, s))
+	}
 	for info, err := range c.store.List(ctx, staysOf(s)) {
 		if err != nil {
 			return false, err
 		}
-		if other, ok := parseStay(info.Key); ok && (other.Until.Equal(s.Until) || sameFrom(other, s)) {
+		if is(info.Key) {
 			return true, nil
 		}
 	}
-	return false, nil
+	packed, _, err := c.packed(ctx, s.Until.Format(monthLayout), func(error) error { return nil })
+	return slices.ContainsFunc(packed, is), err
 }
 
 // mark says that there are stays that ended in a month.
@@ -222,8 +227,8 @@ func (c *Catalog) mark(ctx context.Context, month string) error {
 	return nil
 }
 
-// Stays gives stays, as catalog.Ledger says. It lists the store once for each month since from in which a stay ended, and reads the manifests
-// of those that haven't. What can't be read, a manifest or a key below "_usage", is an error in the sequence that wraps catalog.ErrCorrupt, after
+// Stays gives stays, as catalog.Ledger says. It lists the store twice for each month since from in which a stay ended, reads what is packed of it, holds the keys
+// of one month at a time, and reads the manifests of the stays that haven't ended. What can't be read, a manifest or a key below "_usage", is an error in the sequence that wraps catalog.ErrCorrupt, after
 // which it goes on; any other error ends it.
 func (c *Catalog) Stays(ctx context.Context, from, until time.Time) iter.Seq2[catalog.Stay, error] {
 	return func(yield func(catalog.Stay, error) bool) {
@@ -275,14 +280,15 @@ func (c *Catalog) stays(ctx context.Context, from, until time.Time, yield func(c
 		if month < from.UTC().Format(monthLayout) {
 			continue
 		}
+		keys, err := c.ofMonth(ctx, month, corrupt)
+		if err != nil {
+			return err
+		}
 		var before []catalog.Stay // of the same backup
-		for info, err := range c.store.List(ctx, usagePrefix+month+"/") {
-			if err != nil {
-				return err
-			}
-			s, ok := parseStay(info.Key)
+		for _, key := range keys {
+			s, ok := parseStay(key)
 			if !ok {
-				if err := corrupt(fmt.Errorf("%w: %s is not the key of a stay", catalog.ErrCorrupt, info.Key)); err != nil {
+				if err := corrupt(fmt.Errorf("%w: %s is not the key of a stay", catalog.ErrCorrupt, key)); err != nil {
 					return err
 				}
 				continue
@@ -333,6 +339,9 @@ func (c *Catalog) remarks(ctx context.Context, copied map[catalog.ID][]time.Time
 		}
 		if id, at, ok := parseNote(info.Key); ok {
 			copied[id] = append(copied[id], at)
+			continue
+		}
+		if _, _, ok := parsePack(info.Key); ok {
 			continue
 		}
 		month, ok := strings.CutPrefix(info.Key, monthsPrefix)

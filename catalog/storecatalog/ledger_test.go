@@ -146,9 +146,9 @@ func TestMonthIsOneListing(t *testing.T) {
 	if len(got) != 300-185 || len(errs) != 0 { // those that end after February has begun
 		t.Errorf("there are %d stays, and %v", len(got), errs)
 	}
-	// Two of what the ledger has beside, one of the backups, and February and March.
-	if opens, lists := s.Calls(storetest.OpOpen), s.Calls(storetest.OpList); opens != 0 || lists != 5 {
-		t.Errorf("there were %d opens and %d listings, want 0 and 5", opens, lists)
+	// Two of what the ledger has beside, one of the backups, and February and March with their packs.
+	if opens, lists := s.Calls(storetest.OpOpen), s.Calls(storetest.OpList); opens != 0 || lists != 7 {
+		t.Errorf("there were %d opens and %d listings, want 0 and 7", opens, lists)
 	}
 }
 
@@ -190,7 +190,7 @@ func TestLedgerForeign(t *testing.T) {
 	prefix := "_usage/2026-11/orders/" + string(b.ID)
 	foreign := []string{"_usage/2026-11/x", prefix + ".manual.7.1", prefix + ".manual.-7.1793491200.1793494800", prefix + ".manual.7.01.1793491200", prefix + ".manual.7.1.2",
 		prefix + ".7.1793491200.1793494800", prefix + ".-.7.1793491200.1793494800", "_usage/2026-11/or ders/" + string(b.ID) + ".manual.7.1793491200.1793494800",
-		"_usage/2026-11/orders/latest.manual.7.1793491200.1793494800", "_usage/_months/2026-13", "_usage/_copied/x.1", "_usage/_copied/x", "_usage/_copied/" + string(b.ID) + ".01", "_usage/_other"}
+		"_usage/2026-11/orders/latest.manual.7.1793491200.1793494800", "_usage/_months/2026-13", "_usage/_copied/x.1", "_usage/_copied/x", "_usage/_copied/" + string(b.ID) + ".01", "_usage/_packed/2026-11", "_usage/_packed/2026-11.1", "_usage/_other"}
 	for _, key := range foreign {
 		if err := storage.WriteFile(t.Context(), m, key, nil, nil); err != nil {
 			t.Fatal(err)
