@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/filestore"
+	"github.com/amberkv/amber/storage/memstore"
 )
 
 // TestSchedulersInDirectory: several processes with schedulers on one directory, killed, stopped and paused for longer than their leases last. Every due time
@@ -54,5 +56,48 @@ func TestSchedulersInDirectory(t *testing.T) {
 				t.Error("the campaign has shown too little")
 			}
 		})
+	}
+}
+
+// TestOverwrittenBackups: a campaign notices an object of a backup that is written again, with other bytes or with the same.
+func TestOverwrittenBackups(t *testing.T) {
+	t.Parallel()
+	m := memstore.New(nil)
+	key := "ds01/20261128T030000.000Z-k7f3/part-0000.rdb.zst"
+	write := func(key, text string) {
+		t.Helper()
+		if err := storage.WriteFile(t.Context(), m, key, []byte(text), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &scheduleRun{ScheduleCampaign: &ScheduleCampaign{Store: m}, t: t, objects: map[string]Object{}}
+	look := func() int {
+		t.Helper()
+		if err := r.see(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		st, err := Look(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(r.n.Violations)
+		r.compare(st)
+		return len(r.n.Violations) - before
+	}
+	write(key, "as it was")
+	write("ds01/latest", "a file")
+	if n := look() + look(); n > 0 || len(r.n.Violations) > 0 || len(r.objects) != 1 {
+		t.Errorf("of one object that stays as it is, it says %q, and has seen %d", r.n.Violations, len(r.objects))
+	}
+	write("ds01/latest", "another file")
+	if look(); len(r.n.Violations) > 0 {
+		t.Errorf("what isn't of a backup is watched: %q", r.n.Violations)
+	}
+	for _, text := range []string{"as it was", "as it is!"} {
+		write(key, text)
+		if n := look(); n != 1 || len(r.n.Violations) < 2 {
+			t.Errorf("it was written again as %q, and a campaign says %q", text, r.n.Violations)
+		}
+		r.n.Violations = nil
 	}
 }

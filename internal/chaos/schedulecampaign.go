@@ -86,7 +86,7 @@ func RunScheduler(ctx context.Context, s storage.Store) error {
 // Run runs the campaign.
 func (c *ScheduleCampaign) Run(t *testing.T) ScheduleCount {
 	t.Helper()
-	r := &scheduleRun{ScheduleCampaign: c, t: t, objects: map[string]Object{}, done: map[string]string{}}
+	r := &scheduleRun{ScheduleCampaign: c, t: t, objects: map[string]Object{}}
 	// The first minute begins soon.
 	lead := 1500 * time.Millisecond
 	now := time.Now()
@@ -119,9 +119,8 @@ type scheduleRun struct {
 	slots    []*slot
 	n        ScheduleCount
 
-	mu      sync.Mutex // of what follows, and of n.Violations
-	objects map[string]Object
-	done    map[string]string
+	mu      sync.Mutex        // of n.Violations
+	objects map[string]Object // of backups, as they were seen first
 }
 
 func (r *scheduleRun) wrong(format string, args ...any) {
@@ -302,7 +301,7 @@ func (s *slot) revive() {
 	}
 }
 
-// watch looks at the objects of backups while others are at work: none is ever changed; and what is done stays so.
+// watch looks at the objects of backups while others are at work: none is ever changed.
 func (r *scheduleRun) watch(stop chan struct{}) {
 	for {
 		select {
@@ -387,10 +386,15 @@ func (r *scheduleRun) settle() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.compare(st)
+	r.n.Objects = len(r.objects)
+}
+
+// compare holds the objects of backups against what they were when they were seen first.
+func (r *scheduleRun) compare(st *State) {
 	for key, was := range r.objects {
 		if now, there := st.Objects[key]; there && (now.SHA256 != was.SHA256 || !now.ModTime.Equal(was.ModTime)) {
 			r.wrong("%s was changed", key)
 		}
 	}
-	r.n.Objects = len(r.objects)
 }

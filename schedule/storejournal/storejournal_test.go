@@ -1,8 +1,10 @@
 package storejournal_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -294,5 +296,116 @@ func TestCost(t *testing.T) {
 		if lists, opens := s.Calls(storetest.OpList), s.Calls(storetest.OpOpen); lists != c.lists || opens != c.opens {
 			t.Errorf("%s lists %d times and opens %d objects, want %d and %d", name, lists, opens, c.lists, c.opens)
 		}
+	}
+}
+
+// A counting store counts what listings give.
+type counting struct {
+	storage.Store
+	listed int
+}
+
+func (c *counting) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for info, err := range c.Store.List(ctx, prefix) {
+			c.listed++
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestListingsEndEarly: who wants the latest runs, or those from some time on, doesn't wait for the keys of all.
+func TestListingsEndEarly(t *testing.T) {
+	c := &counting{Store: memstore.New(nil)}
+	j := newJournal(t, c)
+	for n := range 100 {
+		r := run(schedule.RunDone)
+		r.Due = someDue.Add(time.Duration(n) * time.Hour)
+		if _, err := j.PutRun(t.Context(), r, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range []schedule.RunQuery{{Policy: "nightly", Limit: 3}, {Policy: "nightly", From: someDue.Add(97 * time.Hour)}} {
+		c.listed = 0
+		n := 0
+		for _, err := range j.Runs(t.Context(), q) {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n != 3 || c.listed > 6 {
+			t.Errorf("%+v gives %d runs, of which %d keys were listed", q, n, c.listed)
+		}
+	}
+}
+
+// TestRecordsInTheWrongPlace: a record that somebody has put in the place of another one isn't taken for that.
+func TestRecordsInTheWrongPlace(t *testing.T) {
+	m := memstore.New(nil)
+	j := newJournal(t, m)
+	other := run(schedule.RunDone)
+	other.Due = someDue.Add(time.Hour)
+	for _, id := range []string{"nightly", "hourly"} {
+		if _, err := j.PutPolicy(t.Context(), policy(id), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range []*schedule.Run{run(schedule.RunDone), other} {
+		if _, err := j.PutRun(t.Context(), r, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := keys(t, m) // hourly, nightly, the later run, the earlier one
+	move := func(from, to string) {
+		t.Helper()
+		data, err := storage.ReadFile(t.Context(), m, from, 1<<20)
+		if err == nil {
+			err = storage.WriteFile(t.Context(), m, to, data, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	policies := func() error { _, _, err := j.GetPolicy(t.Context(), "nightly"); return err }
+	runs := func() error { _, _, err := j.GetRun(t.Context(), "nightly", someDue); return err }
+	for _, c := range []struct {
+		from, to string
+		get      func() error
+		says     string
+	}{
+		{all[0], all[1], policies, "it is policy"},
+		{all[2], all[1], policies, "no policy in it"},
+		{all[2], all[3], runs, "it is the run of policy"},
+		{all[0], all[3], runs, "no run in it"},
+	} {
+		move(c.from, c.to)
+		if err := c.get(); !errors.Is(err, schedule.ErrCorrupt) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), c.to) {
+			t.Errorf("%s in the place of %s: %v, want ErrCorrupt and %q", c.from, c.to, err, c.says)
+		}
+	}
+}
+
+// TestDeletionIsFinished: what a deletion that was cut short has left goes with the next one, which finds that the policy doesn't exist.
+func TestDeletionIsFinished(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newJournal(t, m)
+	rev, err := calm.PutPolicy(t.Context(), policy("nightly"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	faulty := newJournal(t, storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpDelete}))
+	if err := faulty.DeletePolicy(t.Context(), "nightly", rev); !errors.Is(err, storetest.ErrInjected) {
+		t.Errorf("DeletePolicy of a store that deletes nothing: %v", err)
+	}
+	if left := keys(t, m); len(left) != 2 {
+		t.Errorf("there are %q", left)
+	}
+	if err := calm.DeletePolicy(t.Context(), "nightly", rev); !errors.Is(err, schedule.ErrNotFound) {
+		t.Errorf("DeletePolicy again: %v", err)
+	}
+	if left := keys(t, m); len(left) != 1 {
+		t.Errorf("after DeletePolicy again there are %q", left)
 	}
 }
