@@ -21,7 +21,8 @@ type dealing struct {
 	id     string
 	worker token
 	clerk  token
-	none   bool // no worker was free until the window ended
+	none   bool // no worker was free when it was needed
+	busy   int  // how many attempts after the first found the data store being backed up
 }
 
 // A token is one of those that a channel has places for, or none.
@@ -73,10 +74,19 @@ func (g *engine) deal(ctx context.Context, e *entry) {
 		e.hold = clock.System().Add(min(time.Second<<min(e.errs, 10), maxErrPause))
 		e.errs++
 	}
-	if !d.ending() {
-		g.enqueue(e, g.wall())
-		g.poke()
+	if d.ending() {
+		return
 	}
+	now := g.wall()
+	g.enqueue(e, now)
+	if e.at.IsZero() || e.at.After(now) {
+		e.quick = 0
+	} else if e.quick++; e.quick > 3 {
+		// Whatever keeps it from being dealt with, it isn't tried more often than that.
+		e.hold = clock.System().Add(time.Second)
+		g.enqueue(e, now)
+	}
+	g.poke()
 }
 
 // ending says whether Run's ctx has ended: nothing is begun any more.
@@ -152,8 +162,6 @@ func (d *dealing) deal(ctx context.Context) error {
 		switch d.await(until, st.changed) {
 		case waitStopped, waitChanged:
 			return nil
-		case waitOver:
-			d.none = true
 		}
 	}
 	lease, wait, err := d.acquire(ctx, d.id)
@@ -233,6 +241,7 @@ func (d *dealing) await(until time.Time, changed <-chan struct{}) waited {
 		return waitGot
 	default:
 	}
+	d.none = true
 	d.clerk.free()
 	over := make(chan struct{})
 	alarm := clock.NewAlarm(func() { close(over) })
@@ -280,7 +289,10 @@ func (d *dealing) keep(ctx context.Context, lease catalog.Lease) (held context.C
 
 // work does all that is to be done about the policy while its lease is held.
 func (d *dealing) work(ctx context.Context) error {
-	for !d.ending() {
+	for range 20 { // one or two are enough, if nobody else writes
+		if d.ending() {
+			break
+		}
 		if err := d.refresh(ctx); err != nil {
 			return err
 		}
@@ -488,7 +500,7 @@ func (s *Scheduler) account(ctx context.Context, old retired, pending bool) erro
 		if open != nil {
 			r.Behind = open.Due
 		}
-		_, err := s.create(ctx, r)
+		_, _, err := s.create(ctx, r)
 		return err
 	}
 	absent := func(slot Slot) string {

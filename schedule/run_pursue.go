@@ -17,6 +17,10 @@ import (
 const (
 	firstPause = 30 * time.Second
 	maxPause   = 10 * time.Minute
+
+	// Before an attempt that found the data store busy is made again; likewise.
+	busyPause    = 5 * time.Second
+	maxBusyPause = 2 * time.Minute
 )
 
 // maxErrorLen bounds what is kept of an error, in bytes.
@@ -224,8 +228,11 @@ func (d *dealing) attempt(ctx context.Context, rec *record, p *Policy) (ended bo
 	r.Attempts = append(r.Attempts, Attempt{Owner: d.owner, BeganAt: d.wall()})
 	first := len(r.Attempts) == 1
 	if first {
-		created, err := d.create(ctx, r)
+		created, over, err := d.create(ctx, r)
 		if created == "" || err != nil {
+			if over {
+				d.advance(r.Due)
+			}
 			return true, err // somebody else was quicker; the next look shows what it says
 		}
 		rec.rev = created
@@ -263,20 +270,22 @@ func (d *dealing) attempt(ctx context.Context, rec *record, p *Policy) (ended bo
 	return false, d.put(ctx, rec)
 }
 
-// ponder waits a bit before an attempt that found the data store being backed up is made again.
+// ponder waits a bit before an attempt that found the data store being backed up is made again, and longer each time.
 func (d *dealing) ponder(ctx context.Context, rec *record) (ended bool, err error) {
 	d.worker.free()
-	rest, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { // ends with rest
-		select {
-		case <-d.stopping:
-			stop()
-		case <-rest.Done():
-		}
-	}()
-	_ = clock.Sleep(rest, max(0, min(firstPause, rec.r.WindowEnd.Sub(d.wall()))))
-	return d.ending() || ctx.Err() != nil, nil
+	pause := min(busyPause<<min(d.busy, 10), maxBusyPause)
+	d.busy++
+	over := make(chan struct{})
+	alarm := clock.NewAlarm(func() { close(over) })
+	defer alarm.Stop()
+	alarm.Set(max(0, min(pause, rec.r.WindowEnd.Sub(d.wall()))))
+	select {
+	case <-over:
+		return false, nil
+	case <-d.stopping:
+	case <-ctx.Done():
+	}
+	return true, nil
 }
 
 // backup calls the Job, and waits for it, whatever happens. Meanwhile it sees to the due times that come.

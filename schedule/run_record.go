@@ -27,43 +27,51 @@ func (r *Run) of(first time.Time, count int) *Run {
 	return r
 }
 
-// create writes the record of a due time that has none, or a void one. It returns no revision if there is one already that counts.
-func (s *Scheduler) create(ctx context.Context, r *Run) (Revision, error) {
-	rev, err := s.putRun(ctx, r, "")
+// create writes the record of a due time that has none, or a void one. It returns no revision if there is one already that counts, and whether that has
+// ended.
+func (s *Scheduler) create(ctx context.Context, r *Run) (rev Revision, ended bool, err error) {
+	rev, err = s.putRun(ctx, r, "")
 	if errors.Is(err, ErrConflict) {
 		there, at, gerr := s.cfg.Journal.GetRun(ctx, r.Policy, r.Due)
 		switch {
 		case errors.Is(gerr, ErrCorrupt):
-			return "", nil // whatever it says, it counts
+			return "", true, nil // whatever it says, it counts
 		case gerr != nil:
-			return "", gerr
+			return "", false, gerr
 		case !there.void(s.wall()):
-			return "", nil
+			return "", there.State != RunRunning, nil
 		}
 		rev, err = s.putRun(ctx, r, at)
 		if errors.Is(err, ErrConflict) {
-			return "", nil // it doesn't need to be void any more
+			return "", false, nil // it doesn't need to be void any more
 		}
 	}
 	if err == nil && r.State != RunRunning {
 		s.tell(ctx, r)
 	}
-	return rev, err
+	return rev, r.State != RunRunning, err
 }
 
 // lay records what became of due times without an attempt.
 func (d *dealing) lay(ctx context.Context, r *Run) error {
-	rev, err := d.create(ctx, r)
+	rev, ended, err := d.create(ctx, r)
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.e.cursor = later(d.e.cursor, r.Due)
-	d.mu.Unlock()
+	if ended {
+		d.advance(r.Due)
+	}
 	if rev != "" {
 		d.trim(ctx)
 	}
 	return nil
+}
+
+// advance notes that all due times until one have a record.
+func (d *dealing) advance(due time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.e.cursor = later(d.e.cursor, due)
 }
 
 // putRun writes a record. If the outcome is unknown it finds out: no other Scheduler writes a record of an attempt that is equal.

@@ -74,6 +74,7 @@ type entry struct {
 	open   bool      // there is a run that hasn't ended
 	saw    sight
 	hold   time.Time // as counted: not before that
+	quick  int       // how often in a row there was something to do at once
 	errs   int       // in a row
 	last   error     // the last of them
 
