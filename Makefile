@@ -54,8 +54,8 @@ fuzz: setup databases ## every fuzz target for FUZZ=200000 executions
 crash: setup servers ## the tests that kill processes, CRASH=10 times
 	@go test -count=$(CRASH) -run 'Crash|Kill' $(TEST) $(PACKAGES) | { grep -v -e 'no test files' -e 'no tests to run' || true; }
 
-campaign: setup servers ## every call of a store fails in every way, kills, full disks; and changed files, loaded by real servers: CAMPAIGN=50 times a hundred
-	@CAMPAIGN=1 go test -count=1 -timeout 0 -run 'Campaign|Full' -v $(TEST) ./internal/chaos ./examples/faults | grep -v '^=== '
+campaign: setup servers ## every call of a store fails in every way, kills, full disks; schedulers in many processes; and changed files, loaded by real servers: CAMPAIGN=50 times a hundred
+	@CAMPAIGN=1 go test -count=1 -timeout 0 -run 'Campaign|Full|Schedulers|KilledWriters' -v $(TEST) ./internal/chaos ./examples/faults ./schedule/storejournal | grep -v '^=== '
 	@CAMPAIGN=1 go test -count=1 -timeout 0 -run 'TestCrash$$' -v $(TEST) ./examples/amberctl | grep -v '^=== '
 	@go test -count=$(CAMPAIGN) -timeout 0 -run Campaign -v $(TEST) ./rdb | grep -v '^=== '
 
