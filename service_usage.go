@@ -146,7 +146,7 @@ func (p *place) stays(ctx context.Context, u *Usage) iter.Seq2[catalog.Stay, err
 // count counts a stay.
 func (r *UsageRow) count(s catalog.Stay, u *Usage) {
 	from, until := s.From, s.Until
-	if until.IsZero() || until.After(u.At) { // by a clock that is ahead of this one
+	if until.IsZero() {
 		r.Backups++
 		r.Bytes += s.Bytes
 	}

@@ -331,6 +331,75 @@ func TestUsageOfKilledDeletions(t *testing.T) {
 	}
 }
 
+// TestUsageOfKilledCopies: a copy that is killed at any call, and made again an hour later, is billed from when it was there, and not from when it was tried.
+func TestUsageOfKilledCopies(t *testing.T) {
+	t.Parallel()
+	killed, over := 0, false
+	for n := 0; !over; n++ {
+		h := newHistory(t, uint64(n))
+		h.make()
+		from, to := h.first, memstore.New(nil)
+		copied := func(store storage.Store) (*amber.CopyBackupReport, error) {
+			t.Helper()
+			s, err := amber.New(amber.Config{Store: store, Stores: []amber.NamedStore{{Name: "from", Store: from}}, Now: h.clock.Now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.CopyBackup(t.Context(), amber.CopyBackupRequest{Backup: h.all[0].id})
+		}
+		h.clock.Advance(time.Hour + 300*time.Millisecond)
+		tried := h.now()
+		left := n
+		_, err := copied(&dyingStore{to, &left})
+		if over = err == nil; !over {
+			killed++
+		}
+		h.clock.Advance(time.Hour)
+		h.all[0].from = h.now()
+		rep, err := copied(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep.Existing {
+			h.all[0].from = tried
+		}
+		h.all[0].bytes = rep.Backup.Parts[0].Size
+		h.clock.Advance(time.Hour)
+		if h.Service, err = amber.New(amber.Config{Store: to, Now: h.clock.Now}); err != nil {
+			t.Fatal(err)
+		}
+		h.check(h.start.Unix(), h.now(), "")
+		if err := h.Delete(t.Context(), h.all[0].id); err != nil {
+			t.Fatal(err)
+		}
+		h.deleted(h.all[0].id)
+		h.check(h.start.Unix(), h.now()+100, "")
+	}
+	if killed < 8 {
+		t.Errorf("only %d were killed", killed)
+	}
+}
+
+// TestUsageOfClockAhead: what somebody has made whose clock is an hour ahead is there, and what they have deleted isn't; neither has a time yet.
+func TestUsageOfClockAhead(t *testing.T) {
+	t.Parallel()
+	h := newHistory(t, 1)
+	ahead := func() time.Time { return h.clock.Now().Add(time.Hour) }
+	other, err := amber.New(amber.Config{Store: h.first, Now: ahead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := keep(t, other, readFile(t, someRDB)), keep(t, other, readFile(t, someRDB))
+	h.clock.Advance(time.Minute)
+	if err := other.Delete(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	u, err := h.Usage(t.Context(), amber.UsageRequest{})
+	if err != nil || u.Total.Backups != 1 || u.Total.Bytes != second.StoredBytes || u.Total.ByteSeconds.String() != "0" {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 // TestUsagePeriods: which period a request means, and which are refused.
 func TestUsagePeriods(t *testing.T) {
 	t.Parallel()

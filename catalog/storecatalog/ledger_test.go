@@ -316,13 +316,22 @@ func TestCopyThatCameToNothing(t *testing.T) {
 
 // TestEndedRefused: only what is being deleted has an end.
 func TestEndedRefused(t *testing.T) {
-	c := newCatalog(t, memstore.New(nil), nil)
+	m := memstore.New(nil)
+	c := newCatalog(t, m, nil)
 	for _, state := range []catalog.State{catalog.StateReady, catalog.StateRunning, catalog.StateFailed} {
 		b := as(kept(7, 0), state)
 		b.DeletedAt = day
 		if err := c.Ended(t.Context(), b); err == nil || !strings.Contains(err.Error(), string(state)) {
 			t.Errorf("Ended of one that is %s: %v", state, err)
 		}
+	}
+	for _, b := range []*catalog.Backup{as(kept(7, 0), catalog.StateDeleting), deleting(as(backup(8, ""), catalog.StateFailed), time.Hour)} {
+		if err := c.Ended(t.Context(), b); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := keys(t, m); len(got) != 0 {
+		t.Errorf("of what had no stay, or none whose end is known, there are %q", got)
 	}
 	if err := c.Began(t.Context(), &catalog.Backup{ID: "../x"}, day); err == nil {
 		t.Error("Began of an ID that is none returned nil")
