@@ -37,7 +37,8 @@ func serve(dir string) {
 		fmt.Println(err)
 		return
 	}
-	c, err := storecatalog.New(storecatalog.Config{Store: s, ClockSkew: time.Millisecond})
+	dies := &dying{Store: s}
+	c, err := storecatalog.New(storecatalog.Config{Store: dies, ClockSkew: time.Millisecond})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -75,6 +76,19 @@ func serve(dir string) {
 			default:
 				fmt.Println("token", lease.Token())
 			}
+		case "die": // at that call of the store
+			dies.left.Store(int64(n))
+		case "page", "summarize", "reindex":
+			var err error
+			switch cmd {
+			case "page":
+				_, _, err = c.Page(ctx, catalog.Query{}, catalog.Cursor{}, 10)
+			case "summarize":
+				err = c.Summarize(ctx, november)
+			case "reindex":
+				_, err = c.Reindex(ctx)
+			}
+			fmt.Println("done", err)
 		case "renew":
 			switch err := lease.Renew(ctx); {
 			case errors.Is(err, catalog.ErrLeaseLost):
