@@ -29,6 +29,7 @@ type bench struct {
 	server   string // version, as package testserver calls it
 	runs     int
 	keys     int
+	backups  int    // in the long list
 	big      int64  // bytes of the one value in the memory measurement
 	dir      string // everything temporary is below it
 	amberctl string
@@ -56,7 +57,7 @@ func main() {
 	}
 }
 
-var sections = []string{"rdb", "crc64", "instructions", "backup", "store", "restore", "feed", "command", "memory"}
+var sections = []string{"rdb", "crc64", "instructions", "backup", "store", "restore", "feed", "command", "memory", "list"}
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -64,6 +65,7 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&b.server, "server", "redis-7.0", "version of the server: one of "+strings.Join(testserver.All(), ", "))
 	flag.IntVar(&b.runs, "runs", 5, "runs of each program")
 	flag.IntVar(&b.keys, "keys", 1_000_000, "keys in the data set")
+	flag.IntVar(&b.backups, "backups", 100_000, "backups in the long list; at least 1000")
 	flag.Int64Var(&b.big, "big", 1<<30, "bytes of the one large value")
 	flag.StringVar(&b.dir, "dir", "", "where to put temporary data, some GB of it (default $TMPDIR or /tmp)")
 	flag.StringVar(&b.amberctl, "amberctl", "", "the program to measure (default: built from examples/amberctl)")
@@ -75,6 +77,9 @@ func run(ctx context.Context) (err error) {
 	}
 	if b.runs < 1 || b.keys < 10 {
 		return errors.New("at least one run and ten keys are needed")
+	}
+	if b.backups < 1000 {
+		return errors.New("the long list has at least 1000 backups")
 	}
 	wanted := strings.Split(only, ",")
 	for _, w := range wanted {
@@ -111,7 +116,7 @@ func run(ctx context.Context) (err error) {
 		name    string
 		measure func(context.Context, *source) error
 	}{
-		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"store", b.store}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory},
+		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"store", b.store}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory}, {"list", b.list},
 	} {
 		if slices.Contains(wanted, section.name) {
 			if err := section.measure(ctx, s); err != nil {
