@@ -99,12 +99,17 @@ func reading(t time.Time, location *time.Location) Reading {
 	return Reading{UTC: t.UTC(), Wall: local.Format(time.DateTime), Abbreviation: abbreviation, Offset: local.Format("-07:00")}
 }
 
-// text is the time of the day, and the date where it isn't that of another time; the abbreviation where it differs from the other's.
+// text is the time of the day, and the date where it isn't that of another time; and by which clock, where that differs from the other's.
 func (r *Reading) text(other time.Time, location *time.Location) string {
 	t := r.UTC.In(location)
 	s := t.Format(pattern(t, other))
-	if abbreviation, _ := other.Zone(); (other.IsZero() || abbreviation != r.Abbreviation) && strings.Trim(r.Abbreviation, "+-0123456789") != "" {
+	abbreviation, offset := other.Zone()
+	_, own := t.Zone()
+	switch letters := strings.Trim(r.Abbreviation, "+-0123456789") != ""; {
+	case letters && (other.IsZero() || abbreviation != r.Abbreviation):
 		s += " " + r.Abbreviation
+	case !letters && !other.IsZero() && offset != own:
+		s += " (" + r.Offset + ")"
 	}
 	return s
 }
