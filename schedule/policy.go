@@ -52,9 +52,9 @@ const (
 
 // When says when backups are due, by the wall clock of the policy's time zone. Exactly one of its fields is set.
 //
-// A time that the wall clock passes over, when clocks are set forward, is due at the first instant after that; a time that comes twice, when they
-// are set back, is due the first time. What is due every hour, or several times in every hour, goes by the time that passes: it is due in both
-// of the hours.
+// A time is due at the first instant at which the wall clock reads it or a later one: what the clock passes over when it is set forward is due right
+// after that, together with whatever else it passed over; what comes twice when it is set back is due the first time. But a schedule that has a
+// time in each of the 24 hours goes by the time that passes: it is due whenever the clock reads such a time, in both of the hours.
 type When struct {
 	// Cron are the five fields of crontab(5): minute, hour, day of the month, month, day of the week; or @hourly, @daily and
 	// the like. If both of the days are restricted, one of them is enough.
