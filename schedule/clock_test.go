@@ -118,6 +118,7 @@ func TestClockJumps(t *testing.T) {
 				}
 				time.Sleep(5*time.Hour + 30*time.Minute)
 				c.jump(clock)
+				synctest.Wait()
 				got, want := w.story("p"), slices.Concat(hours(1, 5, "done"), c.want)
 				if slices.Compare(got, want) != 0 {
 					t.Errorf("got  %q\nwant %q", got, want)
@@ -208,7 +209,7 @@ func TestClockJumpsDuringBackup(t *testing.T) {
 
 // Clocks of two schedulers are set at random, each by itself. Whatever they say, there is one backup of a due time at most; and when they are right again, all is.
 func TestClocksAtRandom(t *testing.T) {
-	seeds := 15
+	seeds := 6
 	if campaign {
 		seeds = 300
 	}
@@ -257,6 +258,7 @@ func TestClocksAtRandom(t *testing.T) {
 				}
 				right := time.Now().Add(2 * time.Minute)
 				time.Sleep(6 * time.Hour)
+				synctest.Wait()
 				for due, ids := range w.ready {
 					if len(ids) != 1 {
 						t.Errorf("there are %d backups of %s", len(ids), due)

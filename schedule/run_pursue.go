@@ -358,20 +358,20 @@ func (d *dealing) follow(ctx context.Context, st *state, behind time.Time, text 
 	if ctx.Err() != nil {
 		return d.cfg.Poll // the lease is lost, or the backup is to end: others see to them
 	}
-	lay := func(p *Policy, slot Slot, state RunState, why string, first time.Time, count int) bool {
+	wait := d.cfg.Poll
+	lay := func(p *Policy, slot Slot, state RunState, why string, first time.Time, count int) {
 		r := d.newRun(p, slot, state, why).of(first, count)
 		r.Behind = behind
 		if err := d.lay(ctx, r); err != nil {
 			if ctx.Err() == nil {
 				d.log.WarnContext(ctx, "what became of a due time can't be recorded, this is tried again", "policy", d.id, "due", r.Due, "error", err)
 			}
-			return false
+			wait = min(wait, busyPause)
 		}
-		return true
 	}
 	for _, old := range st.retired {
 		if err := d.account(ctx, old, true); err != nil {
-			return d.cfg.Poll
+			return busyPause
 		}
 		d.mu.Lock()
 		d.e.retired = d.e.retired[1:]
@@ -383,10 +383,9 @@ func (d *dealing) follow(ctx context.Context, st *state, behind time.Time, text 
 		// The clock was set back since the backup began, and what is due now comes before it.
 		var err error
 		if cursor, _, err = d.past(ctx, d.id, now, false); err != nil {
-			return d.cfg.Poll
+			return busyPause
 		}
 	}
-	wait := d.cfg.Poll
 	sp := st.due(cursor, now)
 	if sp.count > 0 {
 		slot := st.table.slot(sp.last)

@@ -319,8 +319,9 @@ func TestStop(t *testing.T) {
 				nodes[0].set(hourly("p"))
 				time.Sleep(61 * time.Minute)
 				for range 2 { // whoever has it
+					synctest.Wait()
 					for _, n := range nodes {
-						if b := w.busy["ds-p"]; b != nil && b.by == n {
+						if w.at("ds-p").by == n {
 							begun := time.Now()
 							n.end()
 							if took := time.Since(begun); took > c.grace+time.Second {
@@ -357,7 +358,8 @@ func TestTakeover(t *testing.T) {
 		}
 		time.Sleep(61 * time.Minute)
 		for range 2 {
-			first := w.busy["ds-p"]
+			synctest.Wait()
+			first := w.at("ds-p")
 			if !nodes[first.by] {
 				t.Error("who died is at work")
 				break
@@ -365,8 +367,12 @@ func TestTakeover(t *testing.T) {
 			delete(nodes, first.by)
 			first.by.kill()
 			time.Sleep(45 * time.Second) // the lease of the scheduler, and then that of the backup
-			second := w.busy["ds-p"]
-			if first == second || second.state != "running" || first.state != "interrupted" {
+			synctest.Wait()
+			second := w.at("ds-p")
+			w.mu.Lock()
+			first = *w.backups[first.id]
+			w.mu.Unlock()
+			if first.id == second.id || second.state != "running" || first.state != "interrupted" {
 				if len(nodes) == 1 {
 					break // two have died at it
 				}
@@ -388,13 +394,17 @@ func TestTakeover(t *testing.T) {
 // A scheduler that died when its backup was ready, and couldn't say so.
 func TestTakeoverOfReady(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		a := w.start("a", nil)
+		a := w.node("a", nil)
 		a.set(hourly("p"))
 		a.after = func(int) {
-			if len(w.ready) > 0 {
-				a.dead = true
-			}
+			w.mu.Lock()
+			over := len(w.ready) > 0
+			w.mu.Unlock()
+			a.gate.Lock()
+			a.dead = a.dead || over
+			a.gate.Unlock()
 		}
+		a.run()
 		time.Sleep(62 * time.Minute)
 		a.kill()
 		b := w.start("b", nil)
@@ -430,6 +440,8 @@ func TestIdle(t *testing.T) {
 		}
 		n := w.start("a", nil)
 		time.Sleep(time.Minute / 2)
+		synctest.Wait()
+		w.memory.mu.Lock()
 		begun := fmt.Sprint(w.calls)
 		for call, most := range map[string]int{"GetPolicy": 1000, "Runs": 1000, "Policies": 1} {
 			if w.calls[call] > most {
@@ -437,12 +449,17 @@ func TestIdle(t *testing.T) {
 			}
 		}
 		clear(w.calls)
-		time.Sleep(24 * time.Hour)
-		if w.calls["Policies"] > 1440 || len(w.calls) != 1 {
-			t.Errorf("in a day: %v", w.calls)
+		w.memory.mu.Unlock()
+		hours := 4
+		if campaign {
+			hours = 24
 		}
-		t.Logf("1,000 policies: at the start %s, in a day after that %v", begun, w.calls)
+		time.Sleep(time.Duration(hours) * time.Hour)
 		n.end()
+		if w.calls["Policies"] > hours*60 || len(w.calls) != 1 {
+			t.Errorf("in %d hours: %v", hours, w.calls)
+		}
+		t.Logf("1,000 policies: at the start %s, in %d hours after that %v", begun, hours, w.calls)
 	})
 }
 

@@ -124,7 +124,9 @@ func TestSetTakesEffect(t *testing.T) {
 
 // A policy is changed, disabled or removed at each stage of a due time, by a scheduler that is at it, or by another process that isn't.
 func TestChangedAtEachStage(t *testing.T) {
-	at := func(h, m int) time.Duration { return time.Duration(h)*time.Hour + time.Duration(m)*time.Minute + time.Second }
+	at := func(h, m int) time.Duration {
+		return time.Duration(h)*time.Hour + time.Duration(m)*time.Minute + time.Second
+	}
 	for _, stage := range []struct {
 		name  string
 		when  time.Duration // window of 40 minutes, due at 01:00; what is due at 02:00 fails twice, at 03:00 it takes 50 minutes

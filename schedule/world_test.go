@@ -349,6 +349,16 @@ func (n *node) told(_ context.Context, r *Run) {
 	n.ended[key(r.Policy, r.Due)]++
 }
 
+// at is the backup that is being made of a data store, if there is one, and what is known of it now.
+func (w *world) at(dataStore string) made {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b := w.busy[dataStore]; b != nil {
+		return *b
+	}
+	return made{}
+}
+
 // put writes a policy as it is.
 func (w *world) put(p Policy) *Policy {
 	w.t.Helper()

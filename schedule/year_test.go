@@ -54,7 +54,7 @@ func fate(d Due) (time.Duration, error) {
 // Years in the lives of data stores go by, with three schedulers of which each is stopped, killed and paused now and then, all of them at once too. What became
 // of each due time is looked up afterwards.
 func TestYear(t *testing.T) {
-	stores, days := 60, 45
+	stores, days := 40, 25
 	if campaign {
 		stores, days = 1000, 365
 	}
@@ -96,7 +96,9 @@ func TestYear(t *testing.T) {
 			case 4, 5:
 				n.kill()
 				time.Sleep(rest)
+				n.gate.Lock()
 				n.dead, n.asleep = false, time.Time{}
+				n.gate.Unlock()
 				n.run()
 			case 6:
 				for _, n := range nodes {
