@@ -76,6 +76,46 @@ func TestTidy(t *testing.T) {
 	}
 }
 
+// After each backup of a policy its retention is applied.
+func TestPruneAfterBackup(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := testserver.Start(t, "redis-8.0")
+	testserver.Generate(t, server.Client(t), 20, 1)
+	store := fileStore(t, t.TempDir())
+	old := automatic(t, store, server, "often", time.Now().Add(-3*time.Hour))
+	// It became due some minutes ago while nothing ran, and is caught up with: a clock that is set forward for a test isn't trusted with deletions.
+	journal, err := storejournal.New(storejournal.Config{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, every := time.Now().UTC(), 5*time.Minute
+	since := func() time.Duration { return time.Duration(now.Unix()%int64(every/time.Second)) * time.Second }
+	for since() < time.Minute || every-since() < 3*time.Minute {
+		every += time.Minute
+	}
+	p := schedule.Policy{ID: "often", DataStore: "orders", Enabled: true, When: schedule.When{Every: every}, ChangedAt: now.Add(-since() - 2*time.Second)}
+	p.Retention.Count = 1
+	if _, err := journal.PutPolicy(ctx, &p, ""); err != nil {
+		t.Fatal(err)
+	}
+	s := runSchedules(t, amber.Config{Store: store, DataStores: reach(server)})
+	r := s.next(t)
+	if r.State != schedule.RunDone {
+		t.Fatalf("the run is %+v", r)
+	}
+	testserver.Eventually(t, 10*time.Second, "the former one is deleted", func() error {
+		_, err := s.Get(ctx, old)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("it is there: %w", err)
+	})
+	if b, err := s.Get(ctx, r.Backup); err != nil || b.State != catalog.StateReady {
+		t.Errorf("the new one: %+v, %v", b, err)
+	}
+}
+
 // The one that tidies does it again after the time, and another one when that has died.
 func TestTidyAgain(t *testing.T) {
 	t.Parallel()
@@ -170,7 +210,24 @@ func TestPromisesOfABrokenJournal(t *testing.T) {
 			t.Errorf("%s: %d backups are left of 3", name, n)
 		}
 	}
+	// One of that ID that is another data store's by now promises nothing about these.
 	*journal = failingJournal{Journal: inner}
+	move := func(dataStore string) {
+		t.Helper()
+		p, rev, err := inner.GetPolicy(ctx, "nightly")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.DataStore = dataStore
+		if _, err := inner.PutPolicy(ctx, p, rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("carts")
+	if _, err := service.Prune(ctx, amber.PruneRequest{}); err != nil || count() != 3 {
+		t.Errorf("with a policy of another data store: %v, %d are left", err, count())
+	}
+	move("orders")
 	if _, err := service.Prune(ctx, amber.PruneRequest{}); err != nil || count() != 1 {
 		t.Errorf("with a Journal that works: %v, %d are left", err, count())
 	}
