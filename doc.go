@@ -11,6 +11,13 @@
 //	…
 //	_, err = service.Restore(ctx, amber.RestoreRequest{Backup: b.ID, To: &redis.Options{Addr: "db2:6379"}})
 //
+// Policies make backups when they are due, and say how long these are kept:
+//
+//	_, err = service.SetPolicy(ctx, schedule.Policy{ID: "nightly", DataStore: "orders", Enabled: true,
+//		When: schedule.When{Daily: []string{"02:30"}}, Window: 2 * time.Hour, Retries: 3, Retention: retention.Rules{Days: 14}})
+//	…
+//	err = service.RunSchedules(ctx) // until ctx ends, in any number of processes
+//
 // A [Service] is wired from the packages below this one, each of which can be used or replaced by itself:
 //
 //   - storage says what a place for objects has to do; filestore and memstore are such places, and so are the buckets of

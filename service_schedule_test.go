@@ -475,6 +475,43 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// Close returns when the backups have ended that were being made, for which there is the grace time, and not before.
+func TestCloseWaits(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}), make(chan struct{})
+	s := runSchedules(t, amber.Config{Store: fileStore(t, t.TempDir()), Now: clockAt(night.Add(-time.Second)), ScheduleGrace: time.Minute,
+		DataStores: func(context.Context, string) (amber.BackupRequest, error) {
+			return amber.BackupRequest{Snapshotter: snapshotFunc(func(ctx context.Context) (backup.Snapshot, error) {
+				close(begun)
+				<-release
+				return nil, errors.New("that was all")
+			})}, nil
+		}})
+	if _, err := s.SetPolicy(t.Context(), nightly("nightly", "orders")); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close(t.Context()) }()
+	select {
+	case err := <-closed:
+		t.Fatalf("it doesn't wait: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Close(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second one doesn't give up with its context: %v", err)
+	}
+	close(release)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if r := s.next(t); r.State != schedule.RunFailed || !strings.Contains(r.Attempts[0].Error, "that was all") {
+		t.Errorf("the run is %+v", r)
+	}
+}
+
 // What couldn't be backed up at the end is told, with the data store; what could be is.
 func TestCloseThatFails(t *testing.T) {
 	t.Parallel()
