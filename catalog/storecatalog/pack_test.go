@@ -154,6 +154,36 @@ func TestTidyMeanwhile(t *testing.T) {
 	}
 }
 
+// TestTidySleepers: who sleeps while it reads a month, or is about to make a pack, and another packs meanwhile, loses nothing and is told of no error.
+func TestTidySleepers(t *testing.T) {
+	m := memstore.New(nil)
+	_, want := ended(t, m, 20)
+	tidy := func() {
+		if err := newCatalog(t, m, later).Tidy(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, errs := stays(t, newCatalog(t, &sleepyStore{Store: m, at: "list", wake: tidy}, nil), ever[0], ever[1]); !slices.Equal(got, want) || len(errs) != 0 {
+		t.Errorf("Stays of the sleeper gives %q, %v, want %q", got, errs, want)
+	}
+	m = memstore.New(nil)
+	_, want = ended(t, m, 20)
+	packer := &sleepyStore{Store: m, at: "create", wake: func() {
+		if err := newCatalog(t, m, nil).Ended(t.Context(), deleting(kept(99, 0), time.Hour)); err != nil {
+			t.Error(err)
+		}
+		tidy()
+	}}
+	if err := newCatalog(t, packer, later).Tidy(t.Context()); err != nil || packer.wake != nil {
+		t.Errorf("Tidy of the sleeper: %v", err)
+	}
+	want = append(want, "99 0s 1h0m0s")
+	slices.Sort(want)
+	if got, errs := stays(t, newCatalog(t, m, nil), ever[0], ever[1]); !slices.Equal(got, want) || len(errs) != 0 {
+		t.Errorf("Stays gives %q, %v, want %q", got, errs, want)
+	}
+}
+
 // TestPackCorrupt: a pack that can't be trusted is told, hides nothing else, and isn't packed upon.
 func TestPackCorrupt(t *testing.T) {
 	for name, change := range map[string]func(data []byte) []byte{
