@@ -27,6 +27,8 @@
 //     dumpfile and fetch read one that is a file, in a store or at a URL.
 //   - restore proves a backup, converts it for its target and gives it to a loader: feed lets the target replicate from Amber,
 //     command sends it commands, dumpfile writes a file for it.
+//   - schedule knows when backups are due by policies, and sees to it that each due time is dealt with once; catalog/retention says how
+//     long backups are kept, and why.
 //   - rdb reads the snapshots that servers write.
 //
 // # What Amber promises
