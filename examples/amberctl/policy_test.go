@@ -211,8 +211,11 @@ func TestScheduleRun(t *testing.T) {
 		}
 		return nil
 	})
-	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	for range 2 { // as timeout(1) does it: to the process and to its group
+		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) // else the two are one
 	}
 	if status := p.wait(t, patience); status != exitDone {
 		t.Fatalf("exit status %d\n%s", status, p.stderr.String())
