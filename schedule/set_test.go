@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/amberkv/amber/catalog"
 )
 
 func TestSet(t *testing.T) {
@@ -147,7 +149,11 @@ func TestChangedAtEachStage(t *testing.T) {
 							}
 							return 50 * time.Minute, nil
 						}
-						a := w.start("a", nil)
+						a := w.start("a", func(c *Config) {
+							if stage.when == 0 {
+								c.Poll = 10 * time.Minute // it doesn't hear of the change before it asks
+							}
+						})
 						p := hourly("p")
 						hour := 1
 						switch {
@@ -218,6 +224,12 @@ func TestSetAfterDowntime(t *testing.T) {
 		n := w.node("a", nil)
 		n.set(hourly("p"))
 		time.Sleep(5*time.Hour + 5*time.Minute)
+		n.hook = func(call string, _ int) fault {
+			if call == "PutPolicy" {
+				w.expect("p", "01T01:00..01T04:00 missed (4)")
+			}
+			return faultNone
+		}
 		p := hourly("p")
 		p.When.Cron = "30 * * * *"
 		n.set(p)
@@ -226,6 +238,60 @@ func TestSetAfterDowntime(t *testing.T) {
 		time.Sleep(time.Hour)
 		n.end()
 		w.expect("p", "01T01:00..01T04:00 missed (4)", "01T05:00 skipped", "01T05:30 done")
+	})
+}
+
+// While a backup is made its scheduler has the lease, and sees to what the former schedule had left.
+func TestSetDuringBackup(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.plan = func(Due) (time.Duration, error) { return 100 * time.Minute, nil }
+		n := w.start("a", nil)
+		p := hourly("p")
+		p.Window = 50 * time.Minute
+		set := n.set(p)
+		trigger, _ := set.Trigger()
+		time.Sleep(time.Until(set.Slot(trigger, time.Date(2000, 1, 1, 2, 0, 0, 0, time.UTC)).Start) - 10*time.Second)
+		p.When.Cron = "0 20 * * *"
+		n.set(p)
+		time.Sleep(5 * time.Hour)
+		n.end()
+		w.expect("p", "01T01:00 done", "01T02:00 skipped")
+		if r := w.last("p"); r.Reason != whyChanged || r.Behind.Hour() != 1 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// Who has lost its lease ends what it is at, soon after it can know.
+func TestLeaseLost(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		n := w.node("a", nil)
+		ended := make(chan time.Time, 9)
+		n.s.cfg.Job = jobFunc{n, func(ctx context.Context, d Due) (catalog.ID, error) {
+			<-ctx.Done()
+			ended <- time.Now()
+			return "", ctx.Err()
+		}}
+		n.run()
+		n.set(hourly("p"))
+		time.Sleep(time.Hour + time.Second)
+		n.pause()
+		time.Sleep(40 * time.Second)
+		w.memory.mu.Lock()
+		w.leases[leaseName("p")] = &memoryLease{m: w.memory, name: leaseName("p"), until: time.Now().Add(time.Hour)}
+		w.memory.mu.Unlock()
+		n.wake()
+		woke := time.Now()
+		time.Sleep(15 * time.Second)
+		select {
+		case at := <-ended:
+			if at.Sub(woke) > 10*time.Second {
+				t.Errorf("it went on for %v", at.Sub(woke))
+			}
+		default:
+			t.Error("it goes on")
+		}
+		n.end()
 	})
 }
 
