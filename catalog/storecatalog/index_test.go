@@ -444,3 +444,33 @@ func latest(t *testing.T, s storage.Store) (id catalog.ID) {
 	}
 	return id
 }
+
+// TestIndexSleeperMends: a Reindex sleeps before it makes its summary, and others make that one and the next meanwhile, and clean it up. What it has found
+// isn't lost in a number that counts for nothing any more.
+func TestIndexSleeperMends(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newCatalog(t, m, nil)
+	mustPut(t, calm, backup(1, catalog.StateReady), "")
+	indexed(t, m)
+	strange := backup(40, catalog.StateReady)
+	for name, state := range map[string]catalog.State{"run.json": catalog.StateRunning, "manifest.json": catalog.StateReady} {
+		data, err := catalog.Encode(as(strange, state))
+		if err == nil {
+			err = storage.WriteFile(t.Context(), m, strange.Prefix()+name, data, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	hooked := &hookedStore{Store: m, before: func(key string) {
+		if !strings.HasPrefix(key, "_index/months/") {
+			t.Fatalf("the first that Reindex creates is %s", key)
+		}
+		mustPut(t, calm, backup(2, catalog.StateReady), "")
+		if err := calm.Summarize(t.Context(), november); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	indexed(t, hooked)
+	samePages(t, m)
+}

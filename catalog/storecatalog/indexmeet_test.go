@@ -35,7 +35,7 @@ func meet(t *testing.T, seed uint64) {
 	backups := make([]*catalog.Backup, 4)
 	put := func(n int, state catalog.State) {
 		backups[n].State = state
-		rev, err := w.put(t.Context(), calm, backups[n], revs[backups[n].ID])
+		rev, err := w.put(t.Context(), m, calm, backups[n], revs[backups[n].ID])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func meet(t *testing.T, seed uint64) {
 					b.Kind = catalog.KindImport
 				}
 				var err error
-				if rev, err = w.put(t.Context(), c, &b, rev); err != nil {
+				if rev, err = w.put(t.Context(), s, c, &b, rev); err != nil {
 					return
 				}
 			}
@@ -122,7 +122,7 @@ func TestIndexPairs(t *testing.T) {
 		return func(t *testing.T, w *witness, revs []catalog.Revision, list []*catalog.Backup, s storage.Store) {
 			b := *list[n]
 			b.State, b.Labels, b.Kind = state, map[string]string{"changed": "x"}, catalog.KindImport
-			if _, err := w.put(t.Context(), newCatalog(t, s, nil), &b, revs[n]); err != nil {
+			if _, err := w.put(t.Context(), s, newCatalog(t, s, nil), &b, revs[n]); err != nil {
 				t.Errorf("Put: %v", err)
 			}
 		}
@@ -171,7 +171,7 @@ func TestIndexPairs(t *testing.T) {
 					var revs []catalog.Revision
 					put := func(n int, state catalog.State) {
 						list[n].State = state
-						rev, err := w.put(t.Context(), calm, list[n], revs[n])
+						rev, err := w.put(t.Context(), m, calm, list[n], revs[n])
 						if err != nil {
 							t.Fatal(err)
 						}

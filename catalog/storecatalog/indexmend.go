@@ -179,6 +179,14 @@ func (m *mending) run(ctx context.Context) error {
 	if err := createOnce(ctx, m.c.store, summaryKey(m.month, number+1), data); err != nil {
 		return err
 	}
+	// The number may be one that was used and cleaned up since we looked. Then there is a higher one, which knows nothing of ours.
+	now, err := m.c.look(ctx)
+	if err != nil {
+		return err
+	}
+	if now.highest(m.month) != number+1 {
+		return fmt.Errorf("%w: summary %d of month %s", storage.ErrExists, now.highest(m.month), m.month)
+	}
 	for _, old := range v.summaries[m.month] {
 		_ = m.c.remove(ctx, summaryKey(m.month, old)) // it counts for nothing any more
 	}

@@ -105,7 +105,8 @@ type actor struct {
 	*stage
 	number int
 	mu     sync.Mutex
-	left   int // calls until it is killed; negative: it isn't
+	left   int  // calls until it is killed; negative: it isn't
+	dead   bool // it was killed, so it says nothing any more
 }
 
 // turn makes a call when it is its turn.
@@ -122,6 +123,7 @@ func (a *actor) turn(call func() error) error {
 	if a.left > 0 {
 		a.left--
 	}
+	a.dead = a.dead || killed
 	a.mu.Unlock()
 	if killed {
 		return errKilled
@@ -189,8 +191,8 @@ type witness struct {
 	busy map[catalog.ID]bool            // somebody is about to change it, or nobody knows what came of that
 }
 
-// put puts a backup, or deletes it if it has no state.
-func (w *witness) put(ctx context.Context, c *storecatalog.Catalog, b *catalog.Backup, rev catalog.Revision) (catalog.Revision, error) {
+// put puts a backup by the catalog of a store, or deletes it if it has no state.
+func (w *witness) put(ctx context.Context, s storage.Store, c *storecatalog.Catalog, b *catalog.Backup, rev catalog.Revision) (catalog.Revision, error) {
 	w.mu.Lock()
 	w.busy[b.ID] = true
 	w.mu.Unlock()
@@ -201,6 +203,13 @@ func (w *witness) put(ctx context.Context, c *storecatalog.Catalog, b *catalog.B
 		said, err = nil, c.Delete(ctx, b.ID, rev)
 	} else {
 		rev, err = c.Put(ctx, b, rev)
+	}
+	if a, ok := s.(*actor); ok {
+		a.mu.Lock()
+		if a.dead {
+			err = errKilled
+		}
+		a.mu.Unlock()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
