@@ -69,31 +69,31 @@ func (q Query) Validate() error {
 			continue
 		}
 		if err := ValidName(name.value); err != nil {
-			return fmt.Errorf("Query.%s %.40q: %w", name.field, name.value, err)
+			return fmt.Errorf("catalog: Query.%s %.40q: %w", name.field, name.value, err)
 		}
 	}
 	for _, state := range q.States {
 		switch state {
 		case StateRunning, StateReady, StateFailed, StateInterrupted, StateDeleting:
 		default:
-			return fmt.Errorf("Query.States: the state %.40q does not exist: there are %s, %s, %s, %s and %s", state,
+			return fmt.Errorf("catalog: Query.States: the state %.40q does not exist: there are %s, %s, %s, %s and %s", state,
 				StateRunning, StateReady, StateFailed, StateInterrupted, StateDeleting)
 		}
 	}
 	for _, kind := range q.Kinds {
 		if err := ValidName(string(kind)); err != nil {
-			return fmt.Errorf("Query.Kinds: kind %.40q: %w", kind, err)
+			return fmt.Errorf("catalog: Query.Kinds: kind %.40q: %w", kind, err)
 		}
 	}
 	if err := ValidLabels(q.Labels); err != nil {
-		return fmt.Errorf("Query.Labels: %w", err)
+		return fmt.Errorf("catalog: Query.Labels: %w", err)
 	}
 	if !q.From.IsZero() && !q.Until.IsZero() && !q.From.Before(q.Until) {
-		return fmt.Errorf("Query.From %s is not before Query.Until %s: nothing begins at the one or later and before the other",
+		return fmt.Errorf("catalog: Query.From %s is not before Query.Until %s: nothing begins at the one or later and before the other",
 			q.From.UTC().Format(time.RFC3339Nano), q.Until.UTC().Format(time.RFC3339Nano))
 	}
 	if len(q.Text) > maxText {
-		return fmt.Errorf("Query.Text has %d bytes, the limit is %d", len(q.Text), maxText)
+		return fmt.Errorf("catalog: Query.Text has %d bytes, the limit is %d", len(q.Text), maxText)
 	}
 	return nil
 }

@@ -176,17 +176,17 @@ func randomSpan(r *rand.Rand, location *time.Location, firstYear, years int, mos
 }
 
 // compare has Next walk through a stretch of time, and begin within it in many places.
-func (ref *reference) compare(t *testing.T, r *rand.Rand, zone string, from, to time.Time, step time.Duration) {
+func (r *reference) compare(t *testing.T, random *rand.Rand, zone string, from, to time.Time, step time.Duration) {
 	t.Helper()
 	location := location(t, zone)
-	want := ref.due(location, from, to, step)
-	p := Policy{When: ref.when, TimeZone: zone}
+	want := r.due(location, from, to, step)
+	p := Policy{When: r.when, TimeZone: zone}
 	trigger, err := p.Trigger()
 	if err != nil {
 		if strings.Contains(err.Error(), "there is no such date") {
 			return
 		}
-		t.Fatalf("%+v: %v", ref.when, err)
+		t.Fatalf("%+v: %v", r.when, err)
 	}
 	var got []int64
 	for at := trigger.Next(from); !at.IsZero() && !at.After(to); at = trigger.Next(at) {
@@ -204,16 +204,16 @@ func (ref *reference) compare(t *testing.T, r *rand.Rand, zone string, from, to 
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
 			t.Fatalf("%s %q in %s after %s until %s: due time %d is %s, want %s",
-				ref.when.text(), ref.when.Daily, zone, from, to, i+1, text(got, i), text(want, i))
+				r.when.text(), r.when.Daily, zone, from, to, i+1, text(got, i), text(want, i))
 		}
 	}
 	for range 20 {
 		// Where the next one is after the end of the stretch, the reference doesn't know it.
-		at := from.Add(time.Duration(r.Int64N(int64(to.Sub(from)) + 1)))
+		at := from.Add(time.Duration(random.Int64N(int64(to.Sub(from)) + 1)))
 		i := slices.IndexFunc(want, func(due int64) bool { return time.Unix(due, 0).After(at) })
 		next := trigger.Next(at)
 		if i >= 0 && next.Unix() != want[i] || i < 0 && !next.IsZero() && !next.After(to) {
-			t.Fatalf("%s %q in %s: Next(%s) is %s, want %s", ref.when.text(), ref.when.Daily, zone, at.In(location), next.In(location), text(want, max(i, 0)))
+			t.Fatalf("%s %q in %s: Next(%s) is %s, want %s", r.when.text(), r.when.Daily, zone, at.In(location), next.In(location), text(want, max(i, 0)))
 		}
 	}
 }

@@ -101,3 +101,29 @@ func BenchmarkNext(b *testing.B) {
 		b.Run(name, func(b *testing.B) { benchmarkNext(b, when, "Europe/Berlin") })
 	}
 }
+
+// Beyond the tables of time zones Go counts 365 days in every year.
+func TestLastDayOfLeapYears(t *testing.T) {
+	for _, zone := range []string{"America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Seoul"} {
+		for _, year := range []int{2028, 2036, 2040, 2044, 2096} {
+			location := location(t, zone)
+			for cron, want := range map[string]int{"0 * * * *": 4 * 24, "30 23 * * *": 4, "0 0 31 12 *": 1} {
+				p := Policy{When: When{Cron: cron}, TimeZone: zone}
+				trigger, err := p.Trigger()
+				if err != nil {
+					t.Fatal(err)
+				}
+				from, until := time.Date(year, 12, 29, 0, 0, 0, 0, location), time.Date(year+1, 1, 2, 0, 0, 0, 0, location)
+				n := 0
+				for at := trigger.Next(from.Add(-time.Second)); at.Before(until); at = trigger.Next(at) {
+					if n++; n > want {
+						break
+					}
+				}
+				if n != want {
+					t.Errorf("%s in %s from %s until %s: due %d times, want %d", cron, zone, from, until, n, want)
+				}
+			}
+		}
+	}
+}

@@ -183,9 +183,17 @@ func (z *zone) look(t int64) *era {
 	e := &era{start: minTime, end: maxTime, offset: int64(offset)}
 	if !start.IsZero() {
 		e.start = start.Unix()
+		// After the last change in the table of a zone Go tells where the year's rule would have begun, which may be before that change.
+		if _, before := time.Unix(e.start-1, 0).In(z.location).ZoneBounds(); !before.IsZero() && before.Unix() <= t {
+			e.start = max(e.start, before.Unix())
+		}
 	}
 	if !end.IsZero() {
 		e.end = end.Unix()
+		// Beyond the table of a zone Go takes all years to have 365 days: on the last day of a leap year the end it tells is over.
+		if _, next := time.Unix(e.end, 0).In(z.location).ZoneBounds(); !next.IsZero() && next.Unix() <= e.end {
+			e.end += 24 * 3600
+		}
 	}
 	return e
 }

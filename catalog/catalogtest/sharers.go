@@ -100,7 +100,7 @@ func shareRace(c *check) {
 			}
 			held, err := c.sharer(i).Sharers(c.ctx, name)
 			if err == nil && len(held) < 12 {
-				err = fmt.Errorf("Sharers gives %d, of 16 of whom 4 release theirs", len(held))
+				err = fmt.Errorf("there are %d, of 16 of whom 4 release theirs", len(held))
 			}
 			return err
 		}) {

@@ -65,13 +65,13 @@ func (c *Catalog) reindex(ctx context.Context) (mended int, err error) {
 		month := ref{r.id, r.dataStore}.month()
 		walked[month] = append(walked[month], r)
 	}
-	for month := range v.summaries {
-		walked[month] = walked[month]
-	}
+	months := slices.Collect(maps.Keys(walked))
+	months = slices.AppendSeq(months, maps.Keys(v.summaries))
 	for _, n := range v.marks {
-		walked[n.month()] = walked[n.month()]
+		months = append(months, n.month())
 	}
-	for _, month := range slices.Sorted(maps.Keys(walked)) {
+	slices.Sort(months)
+	for _, month := range slices.Compact(months) {
 		n, err := c.mendMonth(ctx, month, walked[month], true)
 		if errors.Is(err, errForeign) {
 			return mended, nil
@@ -84,7 +84,11 @@ func (c *Catalog) reindex(ctx context.Context) (mended int, err error) {
 	if v.complete {
 		return mended, nil
 	}
-	return mended, createOnce(ctx, c.store, completeKey, []byte("The summaries and the marks tell of all backups.\n"))
+	err = createOnce(ctx, c.store, completeKey, []byte("The summaries and the marks tell of all backups.\n"))
+	if errors.Is(err, storage.ErrExists) { // another one has walked as well
+		err = nil
+	}
+	return mended, err
 }
 
 // mendMonth makes summaries of a month until no mark is left that was there when it began, and returns how many backups the index was wrong about.

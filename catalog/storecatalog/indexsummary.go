@@ -61,7 +61,6 @@ func entryOf(v version, err error) entry {
 
 func (e entry) equal(o entry) bool {
 	labels := slices.Equal(e.labels, o.labels)
-	e.labels, o.labels = nil, nil
 	return labels && e.ref == o.ref && e.state == o.state && e.kind == o.kind && e.name == o.name && e.policy == o.policy &&
 		e.description == o.description && e.cut == o.cut && e.revision == o.revision && e.size == o.size
 }

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+	_ "time/tzdata" // of policies, for machines that have none
 
 	"github.com/redis/go-redis/v9/logging"
 )

@@ -348,7 +348,7 @@ func policiesWhilePut(c *check) {
 			n++
 		}
 		if n != 2 {
-			return errors.New("Policies doesn't give the two that there are")
+			return errors.New("the list of policies is not of the two that there are")
 		}
 		return nil
 	})
