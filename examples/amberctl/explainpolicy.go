@@ -54,7 +54,7 @@ forward or back. With flags, as they would be if these were set; without POLICY,
 			if err := f.apply(p, time.Now()); err != nil {
 				return err
 			}
-			if err := p.Validate(schedule.Limits{}); err != nil {
+			if err := p.Validate(limits); err != nil {
 				return &usageError{err}
 			}
 			next, err := svc.ExplainPolicy(*p, n)
@@ -87,6 +87,6 @@ func (a *app) explainer(cmd *cobra.Command, stored bool) (*amber.Service, func()
 	if stored {
 		return a.service(cmd.Context(), amber.Config{})
 	}
-	svc, err := amber.New(amber.Config{Store: memstore.New(nil)})
+	svc, err := amber.New(amber.Config{Store: memstore.New(nil), Limits: limits})
 	return svc, func() {}, err
 }

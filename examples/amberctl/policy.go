@@ -18,6 +18,9 @@ import (
 	"github.com/amberkv/amber/schedule"
 )
 
+// limits are what a person who has the store to themselves may want: a hundred years. A managed service chooses its own.
+var limits = schedule.Limits{MaxRetentionDays: 36525}
+
 func (a *app) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
@@ -81,7 +84,7 @@ a data store is never deleted, nor anything that is pinned or being read.`,
 			if err := f.apply(p, time.Now()); err != nil {
 				return err
 			}
-			if err := p.Validate(schedule.Limits{}); err != nil {
+			if err := p.Validate(limits); err != nil {
 				return &usageError{err}
 			}
 			change, err := svc.SetPolicy(cmd.Context(), *p)

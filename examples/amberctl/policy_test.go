@@ -97,7 +97,7 @@ func TestPolicy(t *testing.T) {
 
 	// What is wrong is refused whole.
 	before := parse[schedule.Policy](t, c, exitDone, "policy", "get", "nightly")
-	if _, stderr := c.run(t, exitUsage, "policy", "set", "nightly", "--retries", "11", "--keep-days", "9999"); !strings.Contains(stderr, "11") || !strings.Contains(stderr, "730") {
+	if _, stderr := c.run(t, exitUsage, "policy", "set", "nightly", "--retries", "11", "--keep-days", "36526"); !strings.Contains(stderr, "11") || !strings.Contains(stderr, "36525") {
 		t.Errorf("what is wrong: %s", stderr)
 	}
 	if after := parse[schedule.Policy](t, c, exitDone, "policy", "get", "nightly"); text(t, &after) != text(t, &before) {

@@ -172,7 +172,7 @@ func (a *app) service(ctx context.Context, cfg amber.Config) (svc *amber.Service
 
 // serviceOver makes a service over a store, which done closes.
 func (a *app) serviceOver(store storage.StoreCloser, cfg amber.Config) (svc *amber.Service, done func(), err error) {
-	cfg.Store, cfg.Logger = store, a.logger()
+	cfg.Store, cfg.Logger, cfg.Limits = store, a.logger(), limits
 	if svc, err = amber.New(cfg); err != nil {
 		store.Close()
 		return nil, nil, err

@@ -171,7 +171,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--time-zone", "Europe/Nowhere"}, "Europe/Nowhere"},
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--retries", "11"}, "10"},
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--window", "2h"}, "window"},
-		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--keep-days", "731"}, "730"},
+		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--keep-days", "36526"}, "36525"},
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--keep-count", "-1"}, "-1"},
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--fall-percent", "101"}, "101"},
 		{[]string{"policy", "set", store, "a", "--id", "a", "--every", "1h", "--catch-up", "all"}, "all"},
