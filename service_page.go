@@ -50,7 +50,7 @@ func (s *Service) Page(ctx context.Context, q PageRequest) (Page, error) {
 		return Page{}, fmt.Errorf("amber: PageRequest.Limit is %d, it has to be 1 to %d, or 0 for %d", q.Limit, MaxPageLimit, DefaultPageLimit)
 	}
 	if err := q.Query.Validate(); err != nil {
-		return Page{}, fmt.Errorf("amber: PageRequest.%w", err)
+		return Page{}, fmt.Errorf("amber: PageRequest: %w", err)
 	}
 	from, err := s.cursors(q.Cursor)
 	if err != nil {

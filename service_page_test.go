@@ -151,14 +151,14 @@ func TestPageRefused(t *testing.T) {
 	s, _, made := paged(t, "")
 	id := string(made[0].ID)
 	for want, q := range map[string]amber.PageRequest{
-		"PageRequest.Limit is -1":              {Limit: -1},
-		"PageRequest.Limit is 1001":            {Limit: 1001},
-		"PageRequest.Query.DataStore \"../x\"": {Query: catalog.Query{DataStore: "../x"}},
-		"three parts":                          {Cursor: id},
-		"the ID of a backup":                   {Cursor: "x//orders"},
-		"no store \"gone\"":                    {Cursor: id + "/gone/orders"},
-		"the name of a data store":             {Cursor: id + "/near/.."},
-		"PageRequest.Cursor":                   {Cursor: strings.Repeat("/", 1000)},
+		"PageRequest.Limit is -1":                        {Limit: -1},
+		"PageRequest.Limit is 1001":                      {Limit: 1001},
+		"PageRequest: catalog: Query.DataStore \"../x\"": {Query: catalog.Query{DataStore: "../x"}},
+		"three parts":                                    {Cursor: id},
+		"the ID of a backup":                             {Cursor: "x//orders"},
+		"no store \"gone\"":                              {Cursor: id + "/gone/orders"},
+		"the name of a data store":                       {Cursor: id + "/near/.."},
+		"PageRequest.Cursor":                             {Cursor: strings.Repeat("/", 1000)},
 	} {
 		if page, err := s.Page(t.Context(), q); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Page %+v gives %d backups, and the error %v; want one with %q", q, len(page.Backups), err, want)
