@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/redis/go-redis/v9"
@@ -37,8 +38,8 @@ func TestLoading(t *testing.T) {
 			"by PSYNC": func(c *replica.Config) { c.Options.Username, c.Options.Password = "x", canary },
 		} {
 			_, err := of(t, loading, change).Snapshot(t.Context())
-			var e *replica.Error
-			if !errors.Is(err, replica.ErrTransient) || !errors.As(err, &e) || !strings.Contains(err.Error(), "loading") {
+			var e *backup.SourceError
+			if !errors.Is(err, backup.ErrTransient) || !errors.As(err, &e) || !strings.Contains(err.Error(), "loading") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -93,7 +94,7 @@ func TestTLS(t *testing.T) {
 					}
 				}).Snapshot(t.Context())
 				checkSecret(t, err)
-				var e *replica.Error
+				var e *backup.SourceError
 				if !errors.As(err, &e) || !strings.Contains(e.Hint, test.hint) {
 					t.Errorf("%s (via client %v): %v", name, viaClient, err)
 				}
@@ -125,7 +126,7 @@ func TestKilled(t *testing.T) {
 				_, err = io.Copy(io.Discard, r)
 				sn.Close()
 			}
-			var e *replica.Error
+			var e *backup.SourceError
 			if !errors.As(err, &e) || !cutOff(err) || !strings.Contains(e.Hint, "log") {
 				t.Errorf("%v: %v", args, err)
 			}
@@ -244,7 +245,7 @@ func TestNoGoroutineLeft(t *testing.T) {
 
 // cutOff says whether an error is one of a connection that the other end ended.
 func cutOff(err error) bool {
-	var e *replica.Error
+	var e *backup.SourceError
 	return errors.As(err, &e) && e.Hint != "" &&
 		(errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "connection reset"))
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 
+	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/redis/go-redis/v9"
 )
@@ -23,7 +24,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	snapshot, err := s.Snapshot(ctx)
-	if errors.Is(err, replica.ErrTransient) {
+	if errors.Is(err, backup.ErrTransient) {
 		log.Fatal("try again in a minute: ", err)
 	} else if err != nil {
 		log.Fatal(err)

@@ -272,7 +272,7 @@ func TestCut(t *testing.T) {
 				_, err = io.Copy(io.Discard, r)
 				sn.Close()
 			}
-			var e *replica.Error
+			var e *backup.SourceError
 			if !errors.As(err, &e) || !errors.Is(err, io.ErrUnexpectedEOF) || e.Hint == "" {
 				t.Errorf("%s, cut after %d of %d bytes: %v", name, cut, len(stream), err)
 			}
@@ -335,7 +335,7 @@ func TestEndNotConfirmed(t *testing.T) {
 	s := snapshotter(t, p.addr, func(c *replica.Config) { c.StallTimeout = 200 * time.Millisecond })
 	replica.SetTuning(s, false, 50*time.Millisecond)
 	_, r := open(t, s)
-	if _, err := io.Copy(io.Discard, r); !errors.Is(err, replica.ErrStalled) || !strings.Contains(err.Error(), "does not confirm") {
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, backup.ErrStalled) || !strings.Contains(err.Error(), "does not confirm") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -401,10 +401,10 @@ func TestStall(t *testing.T) {
 				r, _ := sn.Open(t.Context(), sn.Parts()[0])
 				_, err = io.Copy(io.Discard, r)
 			}
-			if test.wantStall != errors.Is(err, replica.ErrStalled) || !test.wantStall && err != nil {
+			if test.wantStall != errors.Is(err, backup.ErrStalled) || !test.wantStall && err != nil {
 				t.Errorf("got %v", err)
 			}
-			var e *replica.Error
+			var e *backup.SourceError
 			if err != nil && (!errors.As(err, &e) || e.Hint == "") {
 				t.Errorf("the error gives no hint: %v", err)
 			}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/internal/resp"
 	"github.com/redis/go-redis/v9"
@@ -27,32 +28,32 @@ func TestRefusals(t *testing.T) {
 		kind          error
 		hint          string
 	}{
-		{"AUTH", "-WRONGPASS invalid username-password pair or user is disabled.\r\n", replica.ErrAuth, "check the user name"},
-		{"AUTH", "-ERR invalid password\r\n", replica.ErrAuth, "check the user name"},
-		{"AUTH", "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n", replica.ErrAuth, "leave Password empty"},
-		{"AUTH", "-ERR wrong number of arguments for 'auth' command\r\n", replica.ErrAuth, "leave Username empty"},
-		{"AUTH", "-ERR unknown command `AUTH`, with args beginning with: `amber`, " + echo + "\r\n", replica.ErrUnsupported, ""},
+		{"AUTH", "-WRONGPASS invalid username-password pair or user is disabled.\r\n", backup.ErrAuth, "check the user name"},
+		{"AUTH", "-ERR invalid password\r\n", backup.ErrAuth, "check the user name"},
+		{"AUTH", "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n", backup.ErrAuth, "leave Password empty"},
+		{"AUTH", "-ERR wrong number of arguments for 'auth' command\r\n", backup.ErrAuth, "leave Username empty"},
+		{"AUTH", "-ERR unknown command `AUTH`, with args beginning with: `amber`, " + echo + "\r\n", backup.ErrUnsupported, ""},
 		{"AUTH", "-ERR " + canary + "\r\n", nil, ""},
 		{"AUTH", canary + "\r\n", resp.ErrProtocol, ""},
-		{"AUTH", "-DENIED Redis is running in protected mode\r\n", replica.ErrPermission, "protected mode"},
-		{"AUTH", "-ERR max number of clients reached\r\n", replica.ErrTransient, "maxclients"},
+		{"AUTH", "-DENIED Redis is running in protected mode\r\n", backup.ErrPermission, "protected mode"},
+		{"AUTH", "-ERR max number of clients reached\r\n", backup.ErrTransient, "maxclients"},
 		{"AUTH", "\x15\x03\x03\x00\x02\x02F", nil, "speaks TLS"},
 		{"AUTH", "", io.ErrUnexpectedEOF, "speaks TLS"},
-		{"INFO", "-NOAUTH Authentication required.\r\n", replica.ErrAuth, "set Username and Password"},
-		{"INFO", "-ERR operation not permitted\r\n", replica.ErrAuth, "set Password"},
-		{"INFO", bulk("redis_version:7.2.0\r\nredis_mode:sentinel\r\n"), replica.ErrUnsupported, "primary or a replica"},
-		{"INFO", bulk("redis_version:7.2.0\r\ncluster_enabled:1\r\n"), replica.ErrUnsupported, "cluster mode"},
-		{"INFO", bulk("redis_version:6.2.11\r\ndragonfly_version:df-v1.40.0\r\n"), replica.ErrUnsupported, "Dragonfly"},
-		{"INFO", bulk("redis_version:7.2.0\r\nloading:1\r\nloading_eta_seconds:12\r\n"), replica.ErrTransient, "12 s"},
+		{"INFO", "-NOAUTH Authentication required.\r\n", backup.ErrAuth, "set Username and Password"},
+		{"INFO", "-ERR operation not permitted\r\n", backup.ErrAuth, "set Password"},
+		{"INFO", bulk("redis_version:7.2.0\r\nredis_mode:sentinel\r\n"), backup.ErrUnsupported, "primary or a replica"},
+		{"INFO", bulk("redis_version:7.2.0\r\ncluster_enabled:1\r\n"), backup.ErrUnsupported, "cluster mode"},
+		{"INFO", bulk("redis_version:6.2.11\r\ndragonfly_version:df-v1.40.0\r\n"), backup.ErrUnsupported, "Dragonfly"},
+		{"INFO", bulk("redis_version:7.2.0\r\nloading:1\r\nloading_eta_seconds:12\r\n"), backup.ErrTransient, "12 s"},
 		{"INFO", ":7\r\n", resp.ErrProtocol, ""},
-		{"REPLCONF", "-NOPERM this user has no permissions to run the 'replconf' command\r\n", replica.ErrPermission, "+replconf"},
-		{"PSYNC", "-NOPERM this user has no permissions to run the 'psync' command\r\n", replica.ErrPermission, "+psync"},
-		{"PSYNC", "-LOADING Redis is loading the dataset in memory\r\n", replica.ErrTransient, "try again"},
-		{"PSYNC", "-NOMASTERLINK Can't SYNC while not connected with my master\r\n", replica.ErrTransient, "primary"},
-		{"PSYNC", "-ERR Can't SYNC while not connected with my master\r\n", replica.ErrTransient, "primary"},
-		{"PSYNC", "-MASTERDOWN Link with MASTER is down\r\n", replica.ErrTransient, "primary"},
-		{"PSYNC", "-BUSY Redis is busy running a script\r\n", replica.ErrTransient, "script"},
-		{"PSYNC", "-ERR This command is not allowed\r\n", replica.ErrUnsupported, "managed services"},
+		{"REPLCONF", "-NOPERM this user has no permissions to run the 'replconf' command\r\n", backup.ErrPermission, "+replconf"},
+		{"PSYNC", "-NOPERM this user has no permissions to run the 'psync' command\r\n", backup.ErrPermission, "+psync"},
+		{"PSYNC", "-LOADING Redis is loading the dataset in memory\r\n", backup.ErrTransient, "try again"},
+		{"PSYNC", "-NOMASTERLINK Can't SYNC while not connected with my master\r\n", backup.ErrTransient, "primary"},
+		{"PSYNC", "-ERR Can't SYNC while not connected with my master\r\n", backup.ErrTransient, "primary"},
+		{"PSYNC", "-MASTERDOWN Link with MASTER is down\r\n", backup.ErrTransient, "primary"},
+		{"PSYNC", "-BUSY Redis is busy running a script\r\n", backup.ErrTransient, "script"},
+		{"PSYNC", "-ERR This command is not allowed\r\n", backup.ErrUnsupported, "managed services"},
 		{"PSYNC", "+CONTINUE\r\n", resp.ErrProtocol, ""},
 		{"PSYNC", "+FULLRESYNC short 1\r\n", resp.ErrProtocol, ""},
 		{"PSYNC", "+FULLRESYNC " + replID + " one\r\n", resp.ErrProtocol, ""},
@@ -72,11 +73,11 @@ func TestRefusals(t *testing.T) {
 			continue
 		}
 		checkSecret(t, err)
-		var e *replica.Error
+		var e *backup.SourceError
 		if !errors.As(err, &e) || e.Addr != p.addr || test.kind != nil && !errors.Is(err, test.kind) || !strings.Contains(e.Hint, test.hint) {
 			t.Errorf("%s answered by %.60q: %v (%#v), want %v with %q", test.command, test.text, err, err, test.kind, test.hint)
 		}
-		for _, kind := range []error{replica.ErrTransient, replica.ErrAuth, replica.ErrPermission, replica.ErrUnsupported, replica.ErrStalled} {
+		for _, kind := range []error{backup.ErrTransient, backup.ErrAuth, backup.ErrPermission, backup.ErrUnsupported, backup.ErrStalled} {
 			if errors.Is(err, kind) && kind != test.kind {
 				t.Errorf("%s answered by %.60q: %v is also %v", test.command, test.text, err, kind)
 			}
@@ -192,7 +193,7 @@ func TestCredentials(t *testing.T) {
 			test.opts.Addr = p.addr
 			c.Options = &test.opts
 		})
-		if _, err := s.Snapshot(t.Context()); !errors.Is(err, replica.ErrTransient) {
+		if _, err := s.Snapshot(t.Context()); !errors.Is(err, backup.ErrTransient) {
 			t.Errorf("%s: %v", name, err)
 		}
 		got := p.received()[0]
@@ -242,7 +243,7 @@ func TestUnreachable(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	_, err = snapshotter(t, addr, nil).Snapshot(t.Context())
-	var e *replica.Error
+	var e *backup.SourceError
 	if !errors.As(err, &e) || e.Step != "connect" || !strings.Contains(e.Hint, "nothing listens") {
 		t.Errorf("closed port: %v", err)
 	}
@@ -253,7 +254,7 @@ func TestUnreachable(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	}).Snapshot(t.Context())
-	if !errors.Is(err, replica.ErrStalled) || errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, backup.ErrStalled) || errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("no answer: %v", err)
 	}
 	p := startPeer(t, with("PSYNC", "-LOADING\r\n"), nil)
@@ -274,7 +275,7 @@ func TestUnreachable(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if _, err = snapshotter(t, path, nil).Snapshot(t.Context()); !errors.Is(err, replica.ErrTransient) {
+	if _, err = snapshotter(t, path, nil).Snapshot(t.Context()); !errors.Is(err, backup.ErrTransient) {
 		t.Errorf("Unix socket: %v", err)
 	}
 }

@@ -9,7 +9,7 @@
 // It works with Redis 2.8 and later and with every Valkey. The server's user needs the permissions +info, +replconf,
 // +psync and, where PSYNC is not to be had, +sync; it needs none for keys. Without +info it works too, but not with
 // another node than the given one, and the manifest then doesn't tell the server's version. Servers that refuse PSYNC,
-// which many managed services do, Dragonfly and cluster nodes give an error that wraps ErrUnsupported.
+// which many managed services do, Dragonfly and cluster nodes give an error that wraps backup.ErrUnsupported.
 package replica
 
 import (
@@ -67,6 +67,10 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// errBegun is wrapped by errors that came after the server had begun a full synchronisation: another attempt would make
+// another node fork too.
+var errBegun = errors.New("after the synchronisation began")
+
 // A Snapshotter takes snapshots of one data store. It keeps no connection between them and is safe for concurrent use,
 // though two snapshots at a time make the server fork for both.
 type Snapshotter struct {
@@ -106,7 +110,7 @@ func New(cfg Config) (*Snapshotter, error) {
 
 // Snapshot connects to the preferred node and returns when the first bytes have come from it: that takes five seconds with
 // the default repl-diskless-sync-delay, and as long as the server takes to write a file first if its repl-diskless-sync is
-// off. The error is an *Error; errors.Is tells what kind. Nothing is retried: at most one full synchronisation is begun.
+// off. The error is an *backup.SourceError; errors.Is tells what kind. Nothing is retried: at most one full synchronisation is begun.
 //
 // A snapshot that is closed before its end leaves no replica, but Redis up to 8.0 notices only when its saving child has
 // more to send, and a snapshot that is begun before that waits for it.
@@ -116,7 +120,7 @@ func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 		return nil, err
 	}
 	if others := s.others(given); len(others) > 0 {
-		given.close()
+		given.Close()
 		for _, addr := range others {
 			sn, err := s.from(ctx, addr, given)
 			if err == nil {
@@ -135,26 +139,26 @@ func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 }
 
 // from takes the snapshot from another node of the group, if that is what the given node says it is.
-func (s *Snapshotter) from(ctx context.Context, addr string, given *link) (backup.Snapshot, error) {
+func (s *Snapshotter) from(ctx context.Context, addr string, given *node) (backup.Snapshot, error) {
 	node, err := s.open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	if err := node.inSync(given.info, s.cfg.Prefer); err != nil {
-		node.close()
+	if err := node.inSync(given.Info, s.cfg.Prefer); err != nil {
+		node.Close()
 		return nil, err
 	}
 	return s.begin(node)
 }
 
 // begin makes the server at the other end send a snapshot. The link is the snapshot's, or closed.
-func (s *Snapshotter) begin(l *link) (backup.Snapshot, error) {
+func (s *Snapshotter) begin(l *node) (backup.Snapshot, error) {
 	sy, err := s.sync(l)
 	if err == nil {
-		err = l.release()
+		err = l.Release()
 	}
 	if err != nil {
-		l.close()
+		l.Close()
 		return nil, err
 	}
 	src := l.source(sy)

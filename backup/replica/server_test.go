@@ -252,7 +252,7 @@ func TestConformance(t *testing.T) {
 			Failing: failing,
 		})
 		for reason, failing := range failing {
-			if _, err := failing(t).Snapshot(t.Context()); !errors.Is(err, replica.ErrAuth) {
+			if _, err := failing(t).Snapshot(t.Context()); !errors.Is(err, backup.ErrAuth) {
 				t.Errorf("%s: %v", reason, err)
 			}
 		}
@@ -278,7 +278,7 @@ func TestPermissions(t *testing.T) {
 			if test.forbidden {
 				_, err := s.Snapshot(t.Context())
 				checkSecret(t, err)
-				if !errors.Is(err, replica.ErrPermission) || !strings.Contains(err.Error(), "ACL SETUSER <user> +info +replconf +psync") {
+				if !errors.Is(err, backup.ErrPermission) || !strings.Contains(err.Error(), "ACL SETUSER <user> +info +replconf +psync") {
 					t.Errorf("%s: %v", name, err)
 				}
 				continue
@@ -302,8 +302,8 @@ func TestUnsupportedServers(t *testing.T) {
 			"cluster":              {"--cluster-enabled", "yes"},
 		} {
 			_, err := of(t, testserver.Start(t, version, args...), nil).Snapshot(t.Context())
-			var e *replica.Error
-			if !errors.Is(err, replica.ErrUnsupported) || !errors.As(err, &e) || e.Hint == "" {
+			var e *backup.SourceError
+			if !errors.Is(err, backup.ErrUnsupported) || !errors.As(err, &e) || e.Hint == "" {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -353,7 +353,7 @@ func TestReplicas(t *testing.T) {
 		primary.Kill()
 		testserver.Eventually(t, 10*time.Second, "the replica sees that its primary is down", func() error {
 			_, err := of(t, second, nil).Snapshot(t.Context())
-			if !errors.Is(err, replica.ErrTransient) {
+			if !errors.Is(err, backup.ErrTransient) {
 				return fmt.Errorf("%v", err)
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/internal/link"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/crc64"
@@ -21,7 +22,7 @@ const partName = "part-0000.rdb"
 
 // A snapshot is one connection over which a server is sending its data.
 type snapshot struct {
-	link   *link
+	link   *node
 	source catalog.Source
 	sync   syncing
 	stall  time.Duration
@@ -39,28 +40,28 @@ func (s *snapshot) Parts() []backup.Part {
 
 func (s *snapshot) Open(ctx context.Context, p backup.Part) (io.ReadCloser, error) {
 	if p.Name != partName {
-		return nil, s.link.fail("open", fmt.Errorf("the snapshot has no part %q", p.Name))
+		return nil, s.link.Fail("open", fmt.Errorf("the snapshot has no part %q", p.Name))
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, s.link.fail("open", err)
+		return nil, s.link.Fail("open", err)
 	}
 	s.mu.Lock()
 	again := s.opened
 	s.opened = true
 	s.mu.Unlock()
 	if again {
-		return nil, s.link.fail("open", errors.New("the part was opened before: its bytes come only once"))
+		return nil, s.link.Fail("open", errors.New("the part was opened before: its bytes come only once"))
 	}
-	if err := s.link.aborted(); err != nil {
-		return nil, s.link.fail("open", err)
+	if err := s.link.Aborted(); err != nil {
+		return nil, s.link.Fail("open", err)
 	}
 	st := &stream{link: s.link, sync: s.sync, stall: s.stall, probe: s.probe, left: s.sync.size}
-	st.release = s.link.guard(ctx)
+	st.release = s.link.Guard(ctx)
 	return st, nil
 }
 
 func (s *snapshot) Close() error {
-	s.link.close()
+	s.link.Close()
 	return nil
 }
 
@@ -70,7 +71,7 @@ func (s *snapshot) Close() error {
 // checksum before it is that of all that came, or nothing but the connection's end or a command comes after it. So the last bytes
 // received are held back until more come.
 type stream struct {
-	link    *link
+	link    *node
 	sync    syncing
 	stall   time.Duration
 	probe   time.Duration
@@ -97,8 +98,8 @@ func (st *stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if reason := st.link.aborted(); st.err == nil && reason != nil {
-		st.err = st.link.fail(readStep, reason)
+	if reason := st.link.Aborted(); st.err == nil && reason != nil {
+		st.err = st.link.Fail(readStep, reason)
 		st.rest = nil
 	}
 	var n int
@@ -132,7 +133,7 @@ func (st *stream) Read(p []byte) (int, error) {
 
 // Close ends the connection: a snapshot has only this part.
 func (st *stream) Close() error {
-	st.link.close()
+	st.link.Close()
 	st.release()
 	return nil
 }
@@ -147,13 +148,13 @@ const (
 
 // receive reads what there is, or waits for more.
 func (st *stream) receive(p []byte) (int, error) {
-	if st.link.r.Buffered() == 0 {
+	if st.link.R.Buffered() == 0 {
 		if st.quick && len(p) > littleRead {
 			clock.Pause(batchTime)
 		}
-		st.link.within(st.stall)
+		st.link.Within(st.stall)
 	}
-	n, err := st.link.r.Read(p)
+	n, err := st.link.R.Read(p)
 	st.got += int64(n)
 	st.quick = n < littleRead
 	return n, err
@@ -220,34 +221,34 @@ func (st *stream) confirm() (ended bool, err error) {
 	for waited := time.Duration(0); waited < st.stall; waited += st.probe {
 		if ack {
 			// Again each time: an acknowledgement that comes before the server has seen its child's end is lost.
-			if err := st.link.send("REPLCONF", "ACK", strconv.FormatInt(st.sync.offset, 10)); err != nil && !cut(err) {
+			if err := st.link.Send("REPLCONF", "ACK", strconv.FormatInt(st.sync.offset, 10)); err != nil && !link.Cut(err) {
 				return false, err
 			}
 		}
 		ack = true
-		st.link.within(st.probe)
-		next, err := st.link.r.Peek(1)
+		st.link.Within(st.probe)
+		next, err := st.link.R.Peek(1)
 		if err == nil && next[0] == '*' {
 			next, err = st.peekCommand()
 		}
 		switch {
-		case st.link.aborted() != nil:
-			return false, st.link.aborted()
+		case st.link.Aborted() != nil:
+			return false, st.link.Aborted()
 		case len(next) > 0:
 			return isCommand(next), nil
-		case cut(err):
+		case link.Cut(err):
 			return true, nil
-		case !timedOut(err):
+		case !link.TimedOut(err):
 			return false, err
 		}
 	}
-	return false, as(ErrStalled, errors.New("the server sent the end of the snapshot but does not confirm it"))
+	return false, link.As(backup.ErrStalled, errors.New("the server sent the end of the snapshot but does not confirm it"))
 }
 
 // peekCommand looks at as much of what comes next as it takes to tell whether it is a command.
 func (st *stream) peekCommand() ([]byte, error) {
 	for n := 2; ; n++ {
-		next, err := st.link.r.Peek(n)
+		next, err := st.link.R.Peek(n)
 		if err != nil || !commandBegins(next) || isCommand(next) {
 			return next, err
 		}
@@ -279,9 +280,9 @@ func unexpected(err error) error {
 
 // explain tells where a stream broke and what to do.
 func (st *stream) explain(err error) error {
-	wrapped := st.link.fail(readStep, err)
-	var e *Error
-	if st.link.aborted() != nil || !errors.As(wrapped, &e) {
+	wrapped := st.link.Fail(readStep, err)
+	var e *backup.SourceError
+	if st.link.Aborted() != nil || !errors.As(wrapped, &e) {
 		return wrapped
 	}
 	where := fmt.Sprintf("after %d bytes", st.got)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/internal/link"
 	"github.com/amberkv/amber/internal/resp"
 )
 
@@ -23,24 +25,24 @@ type syncing struct {
 }
 
 // sync makes the server send a snapshot and returns when it comes.
-func (s *Snapshotter) sync(l *link) (syncing, error) {
+func (s *Snapshotter) sync(l *node) (syncing, error) {
 	sy := syncing{size: -1}
 	if err := s.introduce(l, &sy); err != nil {
-		return sy, l.fail("REPLCONF", err)
+		return sy, l.Fail("REPLCONF", err)
 	}
 	step := "PSYNC"
 	line, err := l.ask(s, "PSYNC", "?", "-1")
-	if err != nil && unknownCommand(err) {
-		s.log.Info("the server doesn't know PSYNC, trying SYNC", "node", l.addr)
+	if err != nil && link.UnknownCommand(err) {
+		s.log.Info("the server doesn't know PSYNC, trying SYNC", "node", l.Addr)
 		step = "SYNC"
 		line, err = l.ask(s, "SYNC")
 	}
 	if err != nil {
-		return sy, l.fail(step, err)
+		return sy, l.Fail(step, err)
 	}
 	if step == "PSYNC" {
 		if err := sy.parseFullResync(line); err != nil {
-			return sy, l.fail(step, err)
+			return sy, l.Fail(step, err)
 		}
 		// From here on the server may have forked for us.
 		step = "wait for the snapshot"
@@ -50,11 +52,11 @@ func (s *Snapshotter) sync(l *link) (syncing, error) {
 		err = sy.parseHeader(line)
 	}
 	if err != nil {
-		e := l.fail(step, err).(*Error)
-		if e.Hint == "" && isReply(err) {
-			e.Hint = hintCut
+		e := l.Fail(step, err).(*backup.SourceError)
+		if e.Hint == "" && link.IsReply(err) {
+			e.Hint = advice.Cut
 		}
-		e.Err = as(errBegun, e.Err)
+		e.Err = link.As(errBegun, e.Err)
 		return sy, e
 	}
 	return sy, nil
@@ -62,9 +64,9 @@ func (s *Snapshotter) sync(l *link) (syncing, error) {
 
 // introduce tells the server what kind of replica we are. Each answer is waited for: servers refuse PSYNC on a connection
 // with answers pending.
-func (s *Snapshotter) introduce(l *link, sy *syncing) error {
+func (s *Snapshotter) introduce(l *node, sy *syncing) error {
 	replconf := func(args ...string) (ok bool, err error) {
-		_, err = l.command(append([]string{"REPLCONF"}, args...)...)
+		_, err = l.Command(append([]string{"REPLCONF"}, args...)...)
 		var e resp.Error
 		switch {
 		case err == nil:
@@ -77,7 +79,7 @@ func (s *Snapshotter) introduce(l *link, sy *syncing) error {
 	if ok, err := replconf("capa", "eof", "capa", "psync2"); err != nil || !ok {
 		return err
 	}
-	engine, version := l.engine()
+	engine, version := l.Engine()
 	if engine != "redis" {
 		// Valkey 9 sends a newer server's format only to who says that it is one. Without it a hash with expiring
 		// fields makes the synchronisation fail.
@@ -104,8 +106,8 @@ func older(version string, major, minor int) bool {
 
 // ask sends the command that begins the synchronisation and returns the first line of the answer. An error reply is a
 // resp.Error.
-func (l *link) ask(s *Snapshotter, args ...string) (string, error) {
-	if err := l.send(args...); err != nil {
+func (l *node) ask(s *Snapshotter, args ...string) (string, error) {
+	if err := l.Send(args...); err != nil {
 		return "", err
 	}
 	return l.next(s)
@@ -113,20 +115,17 @@ func (l *link) ask(s *Snapshotter, args ...string) (string, error) {
 
 // next returns the next line that is no keep-alive; a server sends one each second while it prepares the snapshot. An
 // error reply is a resp.Error.
-func (l *link) next(s *Snapshotter) (string, error) {
+func (l *node) next(s *Snapshotter) (string, error) {
 	for {
-		l.within(s.cfg.StallTimeout)
-		line, err := l.r.ReadLine()
+		l.Within(s.cfg.StallTimeout)
+		line, err := l.R.ReadLine()
 		switch {
 		case err != nil:
 			return "", err
 		case len(line) == 0:
-			l.answered = true
 		case line[0] == byte(resp.Failure):
-			l.answered = true
-			return "", l.reply(resp.Error(line[1:]))
+			return "", l.Reply(resp.Error(line[1:]))
 		default:
-			l.answered = true
 			return string(line), nil
 		}
 	}
