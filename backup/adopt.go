@@ -17,7 +17,7 @@ import (
 
 // adopt takes a part that is in the store already through the parser alone: it is neither copied nor changed. That the object which the
 // source read is the one of that key in this store is proved when it is read back.
-func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part) (catalog.Part, catalog.Contents, error) {
+func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part, m *partMeter) (catalog.Part, catalog.Contents, error) {
 	part := catalog.Part{Name: fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name)), Key: p.Key, Adopted: true, Compression: seal.None}
 	if err := storage.ValidKey(p.Key); err != nil {
 		return part, catalog.Contents{}, fmt.Errorf("adopting it: %w", err)
@@ -33,25 +33,23 @@ func (n *run) adopt(ctx context.Context, snap Snapshot, index int, p Part) (cata
 		return part, catalog.Contents{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	defer in.Close()
-	n.meter.stage(StageTransfer, max(p.Size, 0))
 
 	group, gctx := errgroup.WithContext(ctx)
 	unblock := context.AfterFunc(gctx, func() { in.Close() }) // as in part
 	defer unblock()
 	toParser, raw := newLane(gctx), sha256.New()
-	before := n.meter.bytes.Load()
 	var found catalog.Contents
-	group.Go(func() error { return n.pump(gctx, in, toParser) })
+	group.Go(func() error { return n.pump(gctx, in, m, toParser) })
 	group.Go(func() (err error) {
-		found, err = n.inspect(toParser, raw)
+		found, err = n.inspect(toParser, raw, m)
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return part, found, err
 	}
 	crashpoint.Hit(crashpoint.AdoptParsed)
-	part.Dialect, part.Keys = found.Dialect, found.Keys
-	part.RawSize, part.RawSHA256 = n.meter.bytes.Load()-before, hex.EncodeToString(raw.Sum(nil))
+	part.Dialect, part.Keys, part.Commands = found.Dialect, found.Keys, found.Commands
+	part.RawSize, part.RawSHA256 = m.bytes.Load(), hex.EncodeToString(raw.Sum(nil))
 	part.Size, part.SHA256 = part.RawSize, part.RawSHA256
 	return part, found, nil
 }

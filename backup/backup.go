@@ -9,6 +9,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/amberkv/amber/catalog"
@@ -25,13 +26,14 @@ type Snapshotter interface {
 // A Snapshot is the contents of a data store at one moment, as one or more parts. The caller closes it.
 type Snapshot interface {
 	// Source describes the data store and the moment. It must not hold a secret. Dialect may be left empty: the
-	// stream tells it.
+	// stream tells it. It is asked again when all parts were read, and may tell more then, such as what that took.
 	Source() catalog.Source
 
 	// Parts lists the parts; there is at least one.
 	Parts() []Part
 
-	// Open starts reading a part; each is opened once, and the caller closes the reader. Read returns io.EOF only if the source confirmed
+	// Open starts reading a part; each is opened once, several may be at a time, and the caller closes the reader. Where a Read, or Open, gives an error
+	// that wraps ErrAgain the part may be opened again, and then comes from its beginning. Read returns io.EOF only if the source confirmed
 	// that the part is whole; whatever ends it early is another error. A reader that isn't read for a while may hold up
 	// the source but must not make memory grow. Cancelling ctx ends a Read that waits, within a second, and so does closing the reader, which may
 	// happen at any time and more than once.
@@ -40,6 +42,13 @@ type Snapshot interface {
 	// Close releases everything and leaves the source without a trace of it. It may be called at any time, once or more.
 	Close() error
 }
+
+// ErrAgain is wrapped by errors of a Snapshot's part that can be opened once more: it is lost as it was, and may come from another
+// server, as of a later moment. Whoever wraps it bounds how often.
+var ErrAgain = errors.New("part can be read again")
+
+// A Sharded snapshot tells where each of its parts came from. It is asked when the part was read to its end; nil: there is nothing to tell.
+type Sharded interface{ Shard(p Part) *catalog.Shard }
 
 // A Part is one stream of a snapshot.
 type Part struct {

@@ -233,7 +233,7 @@ func (c *copying) part(ctx context.Context, key string, p catalog.Part) error {
 	}
 	defer out.Abort()
 	toHash, toStore := newLane(gctx), newLane(gctx)
-	group.Go(func() error { return c.pump(gctx, in, toHash, toStore) })
+	group.Go(func() error { return c.pump(gctx, in, c.meter.part(), toHash, toStore) })
 	group.Go(func() error {
 		err := seal.Check(toHash, seal.Sum{Size: p.Size, SHA256: p.SHA256})
 		if errors.Is(err, seal.ErrMismatch) {

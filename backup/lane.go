@@ -4,6 +4,8 @@ import (
 	"context"
 	"hash"
 	"io"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -46,7 +48,7 @@ type lane struct {
 }
 
 func newLane(ctx context.Context) *lane {
-	return &lane{ctx: ctx, ch: make(chan *chunk, chunks)}
+	return &lane{ctx: ctx, ch: make(chan *chunk, chunks)} // no part has more
 }
 
 // next returns the next chunk, which the caller releases; io.EOF after the last.
@@ -106,25 +108,52 @@ const progressInterval = 200 * time.Millisecond
 
 // meter counts what a run does, for its progress.
 type meter struct {
-	now       atomic.Value // Stage
-	bytes     atomic.Int64
-	total     atomic.Int64
-	stored    atomic.Int64
-	keys      atomic.Int64
+	bytes  atomic.Int64 // of this stage, beside those of the parts
+	stored atomic.Int64 // likewise
+
+	mu        sync.Mutex
+	now       Stage
+	total     int64
+	parts     []*partMeter
 	firstByte time.Time
 }
 
-// stage begins a stage of total bytes; 0 if that isn't known.
+// A partMeter counts what is read of a part.
+type partMeter struct {
+	bytes, stored, keys atomic.Int64
+}
+
+// stage begins a stage of total bytes; 0 if that isn't known. More of the same stage adds to it.
 func (m *meter) stage(s Stage, total int64) {
-	if m.now.Swap(s) != s {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now != s {
+		m.now, m.total = s, 0
 		m.bytes.Store(0)
-		m.total.Store(0)
 	}
-	m.total.Add(total)
+	m.total += total
+}
+
+// part returns what counts a part.
+func (m *meter) part() *partMeter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := new(partMeter)
+	m.parts = append(m.parts, p)
+	return p
+}
+
+// forget takes back what was counted of a part.
+func (m *meter) forget(p *partMeter) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.parts = slices.DeleteFunc(m.parts, func(q *partMeter) bool { return q == p })
 }
 
 // begin notes when the first byte came; it returns true once.
 func (m *meter) begin(t time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !m.firstByte.IsZero() {
 		return false
 	}
@@ -136,6 +165,15 @@ func (m *meter) tell(f func(Progress)) {
 	if f == nil {
 		return
 	}
-	s, _ := m.now.Load().(Stage)
-	f(Progress{Stage: s, Bytes: m.bytes.Load(), Total: m.total.Load(), Stored: m.stored.Load(), Keys: m.keys.Load()})
+	m.mu.Lock()
+	p := Progress{Stage: m.now, Bytes: m.bytes.Load(), Total: m.total, Stored: m.stored.Load()}
+	for _, part := range m.parts {
+		if m.now == StageTransfer {
+			p.Bytes += part.bytes.Load()
+		}
+		p.Stored += part.stored.Load()
+		p.Keys += part.keys.Load()
+	}
+	m.mu.Unlock()
+	f(p)
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,28 +21,58 @@ import (
 )
 
 // The pipeline's memory: what is read of the source waits in these until both the parser and the store have had it. When
-// all are full nothing is read, and the source's socket fills up.
+// all are full nothing is read, and the source's socket fills up. Parts that are read at a time share them.
 const (
 	chunkSize = 256 << 10
 	chunks    = 16
+	minChunks = 4 // of each part
 )
 
-// transfer takes every part of the snapshot through the pipeline, one after the other.
+// DefaultParallel is how many parts of a snapshot are read at a time.
+const DefaultParallel = 4
+
+// transfer takes every part of the snapshot through the pipeline, some at a time.
 func (n *run) transfer(ctx context.Context, snap Snapshot) error {
-	var all catalog.Contents
-	for i, p := range snap.Parts() {
-		part, found, err := n.part(ctx, snap, i, p)
-		if err != nil {
-			return fmt.Errorf("part %s: %w", p.Name, err)
-		}
-		n.b.Parts = append(n.b.Parts, part)
-		n.b.RawBytes += part.RawSize
-		n.b.StoredBytes += part.Size
-		all.Add(found)
-	}
-	if len(n.b.Parts) == 0 {
+	parts := snap.Parts()
+	if len(parts) == 0 {
 		return fmt.Errorf("%w: the snapshot has no parts", ErrSource)
 	}
+	var total int64
+	for _, p := range parts {
+		if p.Size < 0 {
+			total = 0
+			break
+		}
+		total += p.Size
+	}
+	n.meter.stage(StageTransfer, total)
+	parallel := min(n.q.Parallel, len(parts))
+	n.chunks = max(chunks/parallel, minChunks)
+	kept, found := make([]catalog.Part, len(parts)), make([]catalog.Contents, len(parts))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, p := range parts {
+		group.Go(func() (err error) {
+			if err := context.Cause(gctx); err != nil {
+				return err
+			}
+			if kept[i], found[i], err = n.part(gctx, snap, i, p); err != nil {
+				return fmt.Errorf("part %s: %w", p.Name, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var all catalog.Contents
+	for i, part := range kept {
+		n.b.RawBytes += part.RawSize
+		n.b.StoredBytes += part.Size
+		all.Add(found[i])
+	}
+	n.b.Parts = kept
+	n.b.Source = snap.Source() // which may know more by now
 	all.Record(n.b)
 	n.b.Verification.Structure = true
 	n.b.Timings.Wait = n.meter.firstByte.Sub(n.start)
@@ -49,13 +80,32 @@ func (n *run) transfer(ctx context.Context, snap Snapshot) error {
 	return nil
 }
 
-// part takes one part from the source through the parser and into the store, and commits it.
+// part takes one part from the source into the store, again from its beginning where the source has lost it and offers that.
 func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catalog.Part, catalog.Contents, error) {
+	for {
+		m := n.meter.part()
+		part, found, err := n.partOnce(ctx, snap, index, p, m)
+		switch {
+		case err == nil:
+			if s, ok := snap.(Sharded); ok {
+				part.Shard = s.Shard(p)
+			}
+			return part, found, nil
+		case !errors.Is(err, ErrAgain) || ctx.Err() != nil:
+			return part, found, err
+		}
+		n.meter.forget(m)
+		n.log.WarnContext(ctx, "a part was lost and is read again", "dataStore", n.q.DataStore, "backup", n.b.ID, "part", p.Name, "error", err)
+	}
+}
+
+// partOnce takes one part from the source through the parser and into the store, and commits it.
+func (n *run) partOnce(ctx context.Context, snap Snapshot, index int, p Part, m *partMeter) (catalog.Part, catalog.Contents, error) {
 	fail := func(err error) (catalog.Part, catalog.Contents, error) {
 		return catalog.Part{}, catalog.Contents{}, err
 	}
 	if p.Key != "" {
-		return n.adopt(ctx, snap, index, p)
+		return n.adopt(ctx, snap, index, p, m)
 	}
 	name := fmt.Sprintf("%s%04d%s", partPrefix, index, path.Ext(p.Name))
 	if n.q.Seal.Compression != seal.None {
@@ -72,7 +122,6 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		return fail(fmt.Errorf("%w: %w", ErrSource, err))
 	}
 	defer in.Close()
-	n.meter.stage(StageTransfer, max(p.Size, 0))
 
 	group, gctx := errgroup.WithContext(ctx)
 	// Closing the source ends a read that waits, when the parser or the store has failed.
@@ -96,12 +145,12 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		raw = sha256.New()
 	}
 	var found catalog.Contents
-	group.Go(func() error { return n.pump(gctx, in, toParser, toStore) })
+	group.Go(func() error { return n.pump(gctx, in, m, toParser, toStore) })
 	group.Go(func() (err error) {
-		found, err = n.inspect(toParser, raw)
+		found, err = n.inspect(toParser, raw, m)
 		return err
 	})
-	group.Go(func() error { return n.store(toStore, sealed) })
+	group.Go(func() error { return n.store(toStore, sealed, m) })
 	err = group.Wait()
 	if cerr := sealed.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("%w: writing %s: %w", ErrStore, part.Key, cerr)
@@ -117,7 +166,7 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 		return fail(err)
 	}
 	crashpoint.Hit(crashpoint.BackupCommitted)
-	part.Dialect, part.Keys = found.Dialect, found.Keys
+	part.Dialect, part.Keys, part.Commands = found.Dialect, found.Keys, found.Commands
 	part.Compression, part.Encryption = sum.Compression, sum.Encryption
 	part.RawSize = sum.RawSize
 	if raw != nil {
@@ -127,12 +176,12 @@ func (n *run) part(ctx context.Context, snap Snapshot, index int, p Part) (catal
 }
 
 // inspect parses what the lane brings, and hashes it unless raw is nil.
-func (n *run) inspect(from *lane, raw hash.Hash) (catalog.Contents, error) {
+func (n *run) inspect(from *lane, raw hash.Hash, m *partMeter) (catalog.Contents, error) {
 	var in io.Reader = from
 	if raw != nil {
 		in = &hashingReader{r: from, h: raw}
 	}
-	found, err := catalog.Inspect(in, &n.meter.keys)
+	found, err := catalog.Inspect(in, &m.keys)
 	if errors.Is(err, catalog.ErrBadSnapshot) {
 		err = fmt.Errorf("%w: %w", ErrNotSound, err)
 	}
@@ -144,7 +193,7 @@ func (n *run) inspect(from *lane, raw hash.Hash) (catalog.Contents, error) {
 func (n *run) commit(ctx context.Context, out storage.Writer, part catalog.Part) error {
 	_, err := out.Commit(ctx)
 	if err == nil {
-		n.committed = append(n.committed, part.Key)
+		n.commits(part.Key)
 		return nil
 	}
 	look := ctx.Err()
@@ -152,12 +201,12 @@ func (n *run) commit(ctx context.Context, out storage.Writer, part catalog.Part)
 		look = n.readBackPart(ctx, part, new(atomic.Int64))
 	}
 	if look == nil {
-		n.committed = append(n.committed, part.Key)
+		n.commits(part.Key)
 		n.log.WarnContext(ctx, "a commit failed, but the object is there", "key", part.Key, "error", err)
 		return nil
 	}
 	if !errors.Is(err, storage.ErrExists) { // what was there before is not this run's to take back
-		n.committed = append(n.committed, part.Key)
+		n.commits(part.Key)
 	}
 	if !errors.Is(look, storage.ErrNotFound) && ctx.Err() == nil {
 		err = fmt.Errorf("%w; and what is there can't be taken for it: %w", err, look)
@@ -165,10 +214,18 @@ func (n *run) commit(ctx context.Context, out storage.Writer, part catalog.Part)
 	return fmt.Errorf("%w: committing %s: %w", ErrStore, part.Key, err)
 }
 
+// commits notes the key of a part that may be in the store.
+func (n *run) commits(key string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.committed = append(n.committed, key)
+}
+
 // pump reads the source and hands every chunk to both lanes.
-func (n *run) pump(ctx context.Context, in io.Reader, lanes ...*lane) error {
-	free := make(chan *chunk, chunks)
-	for range chunks {
+func (n *run) pump(ctx context.Context, in io.Reader, m *partMeter, lanes ...*lane) error {
+	count := cmp.Or(n.chunks, chunks)
+	free := make(chan *chunk, count)
+	for range count {
 		free <- &chunk{free: free, buf: make([]byte, chunkSize)}
 	}
 	for {
@@ -183,7 +240,7 @@ func (n *run) pump(ctx context.Context, in io.Reader, lanes ...*lane) error {
 			if n.meter.begin(n.now()) {
 				crashpoint.Hit(crashpoint.BackupFirstByte)
 			}
-			n.meter.bytes.Add(int64(len(c.data)))
+			m.bytes.Add(int64(len(c.data)))
 			c.users.Store(int32(len(lanes)))
 			for _, l := range lanes {
 				l.ch <- c // never waits: a lane has room for every chunk
@@ -199,13 +256,13 @@ func (n *run) pump(ctx context.Context, in io.Reader, lanes ...*lane) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx) // that is why the source was closed
 		default:
-			return fmt.Errorf("%w at byte %d: %w", ErrSource, n.meter.bytes.Load(), err)
+			return fmt.Errorf("%w at byte %d: %w", ErrSource, m.bytes.Load(), err)
 		}
 	}
 }
 
 // store seals what the lane brings into the store.
-func (n *run) store(from *lane, to *seal.Writer) error {
+func (n *run) store(from *lane, to *seal.Writer, m *partMeter) error {
 	for {
 		c, err := from.next()
 		if err == io.EOF {
@@ -220,7 +277,7 @@ func (n *run) store(from *lane, to *seal.Writer) error {
 			return fmt.Errorf("%w: %w", ErrStore, err)
 		}
 		stored := to.Stored()
-		n.meter.stored.Store(stored)
+		m.stored.Store(stored)
 		if stored > 0 {
 			crashpoint.Hit(crashpoint.BackupMidPart)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -102,6 +103,7 @@ type Request struct {
 	Labels      map[string]string
 	Others      []catalog.Catalog // of other stores, in which no backup of the data store may have the name either
 	Seal        *seal.Options     // nil: that of the Config
+	Parallel    int               // how many parts of the snapshot are read at a time; 0: DefaultParallel
 	Progress    func(Progress)    // called about five times a second, from one goroutine at a time; may be nil
 
 	// Registered is called when the catalog knows the run and before the source is asked for anything, from one goroutine; may be nil. If it returns an
@@ -123,6 +125,9 @@ func (q *Request) validate() error {
 	}
 	if len(q.Description) > 1000 {
 		return fmt.Errorf("backup: Request.Description has %d bytes, the limit is 1000", len(q.Description))
+	}
+	if q.Parallel < 0 {
+		return fmt.Errorf("backup: Request.Parallel is negative: %d", q.Parallel)
 	}
 	if q.Retain < 0 {
 		return fmt.Errorf("backup: Request.Retain is negative: %v", q.Retain)
@@ -162,6 +167,9 @@ func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 	}
 	if q.Seal == nil {
 		q.Seal = &r.cfg.Seal
+	}
+	if q.Parallel == 0 {
+		q.Parallel = DefaultParallel
 	}
 	n := &run{Runner: r, q: q, start: r.now()}
 	b, err := n.leased(ctx, leaseName(q.DataStore), n.do)
@@ -288,8 +296,11 @@ type run struct {
 
 	b         *catalog.Backup
 	rev       catalog.Revision // of b in the catalog; empty before it is registered
-	committed []string         // keys of the parts that may be in the store
+	chunks    int              // that each part which is read has for its memory
 	published bool             // writing the manifest was begun: it may be there
+
+	mu        sync.Mutex // parts are read at a time
+	committed []string   // keys of the parts that may be in the store
 }
 
 func (n *run) do(ctx context.Context) error {

@@ -107,8 +107,11 @@ type Backup struct {
 	DBs         []DB     `json:"dbs,omitempty"`         // that hold keys, in ascending order
 	Functions   int64    `json:"functions"`             // function libraries
 	Modules     []Module `json:"modules,omitempty"`     // with values or data of their own in the snapshot
-	RawBytes    int64    `json:"rawBytes"`              // of all parts, as the source sent them
-	StoredBytes int64    `json:"bytes"`                 // of all parts, as the store keeps them
+	// Commands are those in the snapshot that are to be executed on top of its keys, in order: of a Dragonfly's journal, or of an append-only file. If there
+	// are any, Keys and all other counts are those before.
+	Commands    int64 `json:"commands,omitempty"`
+	RawBytes    int64 `json:"rawBytes"` // of all parts, as the source sent them
+	StoredBytes int64 `json:"bytes"`    // of all parts, as the store keeps them
 
 	Verification Verification `json:"verification,omitzero"`
 
@@ -122,17 +125,67 @@ type Source struct {
 	Engine            string `json:"engine,omitempty"`            // "redis", "valkey", "dragonfly"
 	Version           string `json:"version,omitempty"`           // of the server, such as "8.0.2"
 	Dialect           string `json:"dialect,omitempty"`           // of the stream, such as "redis:12" or "valkey:80"
-	Topology          string `json:"topology,omitempty"`          // "standalone", "replicated" or "cluster"
+	Topology          string `json:"topology,omitempty"`          // "standalone", "replicated", "sentinel" or "cluster"
 	Address           string `json:"address,omitempty"`           // host:port that sent the snapshot
 	Role              string `json:"role,omitempty"`              // of that server: "primary" or "replica"
-	Method            string `json:"method,omitempty"`            // how it was taken: "replica", "dumpfile"
+	Method            string `json:"method,omitempty"`            // how it was taken: "replica", "dumpfile", "flows", "scan", …
 	ReplicationID     string `json:"replicationId,omitempty"`     // 40 hexadecimal digits
 	ReplicationOffset int64  `json:"replicationOffset,omitempty"` // of the snapshot's instant
 	UsedMemory        int64  `json:"usedMemory,omitempty"`        // of the server, in bytes
 
-	// Of an import: the name of the file that was read, and when the server wrote it, as far as that is known.
-	File string    `json:"file,omitempty"`
+	// Of a snapshot of files: the name of the file that was read.
+	File string `json:"file,omitempty"`
+	// Time is the snapshot's instant, or when the server wrote the file, as far as that is known; of a snapshot of shards that of the first.
 	Time time.Time `json:"time,omitzero"`
+	// Spread is how much later the instant of the last shard is, in nanoseconds: the shards are consistent one by one.
+	Spread time.Duration `json:"spread,omitempty"`
+	// Fuzzy: keys were read one by one while others wrote, so each is as it was at some instant, and all together are of none.
+	Fuzzy bool `json:"fuzzy,omitempty"`
+	// Scan counts what happened to keys while they were read one by one.
+	Scan *Scan `json:"scan,omitempty"`
+	// Cost is what the snapshot took of its source.
+	Cost *Cost `json:"cost,omitempty"`
+	// Reason says why the snapshot was taken by this Method, where that was chosen and not asked for.
+	Reason string `json:"reason,omitempty"`
+}
+
+// A Shard says where a part came from that holds some of the data store's keys.
+type Shard struct {
+	ID                string      `json:"id,omitempty"`      // a cluster's name of the node, or a Dragonfly's number of the shard
+	Address           string      `json:"address,omitempty"` // host:port that sent it
+	Role              string      `json:"role,omitempty"`    // of that server: "primary" or "replica"
+	Slots             []SlotRange `json:"slots,omitempty"`   // that a cluster's shard had, in ascending order
+	ReplicationID     string      `json:"replicationId,omitempty"`
+	ReplicationOffset int64       `json:"replicationOffset,omitempty"` // of the part's instant; of a Dragonfly's flow the position in its journal
+	Time              time.Time   `json:"time,omitzero"`               // the part's instant
+	Attempts          int         `json:"attempts,omitempty"`          // how often it was begun, if more than once
+}
+
+// A SlotRange is a range of a cluster's hash slots, from First to Last inclusive.
+type SlotRange struct {
+	First int `json:"first"`
+	Last  int `json:"last"`
+}
+
+// Scan counts what happened to keys that were read one by one.
+type Scan struct {
+	Listed  int64 `json:"listed"`            // names that the server gave, without those that it gave twice
+	Gone    int64 `json:"gone,omitempty"`    // that were deleted, or renamed, after they were listed and before they were read
+	Expired int64 `json:"expired,omitempty"` // of those that were gone: that had a time to live, which was over
+	Changed int64 `json:"changed,omitempty"` // that had another type than when they were first looked at
+	Moved   int64 `json:"moved,omitempty"`   // that had gone to another node of the cluster, where they were read
+}
+
+// Cost is what a snapshot took of its source. What isn't known is zero.
+type Cost struct {
+	Fork          time.Duration `json:"fork,omitempty"`          // that the server stood still to fork, in nanoseconds
+	CopyOnWrite   int64         `json:"copyOnWrite,omitempty"`   // memory that it took meanwhile for what was written, in bytes
+	Bytes         int64         `json:"bytes,omitempty"`         // that it sent
+	Duration      time.Duration `json:"duration,omitempty"`      // from asking for the snapshot to its last byte
+	Waited        time.Duration `json:"waited,omitempty"`        // before the server was asked, for it to be ready
+	Slowed        time.Duration `json:"slowed,omitempty"`        // in which nothing was read, to spare it
+	LatencyBefore time.Duration `json:"latencyBefore,omitempty"` // the 99th percentile of PING before
+	LatencyDuring time.Duration `json:"latencyDuring,omitempty"` // and meanwhile
 }
 
 // Timings are the lengths of a run's stages, in nanoseconds.
@@ -157,6 +210,8 @@ type Part struct {
 	// the same, and could try what they hold.
 	RawSHA256 string `json:"rawSha256,omitempty"`
 	Keys      int64  `json:"keys"`
+	Commands  int64  `json:"commands,omitempty"` // see Backup.Commands
+	Shard     *Shard `json:"shard,omitempty"`    // where it came from, if the parts come from several
 
 	// Adopted: the object is not the backup's own but what a server wrote into the store itself. It stays as it is, whatever becomes of the
 	// backup; and who changes it takes it from the backup, which doesn't verify any more then.

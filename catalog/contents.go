@@ -26,6 +26,7 @@ type Contents struct {
 	Expires     int64 // keys with an expiry
 	FirstExpiry int64 // when the first of these expires, in Unix milliseconds; 0 if there is none
 	Functions   int64 // function libraries
+	Commands    int64 // to be executed on top of the keys
 	DBs         []DB  // that hold keys, in ascending order
 	Modules     []Module
 }
@@ -127,7 +128,7 @@ func (t *tracked) end(size int64, padded bool) error {
 
 // ContentsOf says what a reader of a stream of the given dialect has seen.
 func ContentsOf(dialect rdb.Dialect, s rdb.Stats) Contents {
-	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, FirstExpiry: s.FirstExpiry, Functions: s.Functions}
+	c := Contents{Dialect: dialect.String(), Checksum: string(s.Checksum), Keys: s.Keys, Expires: s.Expires, FirstExpiry: s.FirstExpiry, Functions: s.Functions, Commands: s.Journal}
 	for _, db := range s.DBs {
 		d := DB{Index: db.DB, Keys: db.Keys, Expires: db.Expires, Types: map[string]int64{}}
 		for t, n := range db.Types {
@@ -167,6 +168,7 @@ func (c *Contents) Add(o Contents) {
 		c.FirstExpiry = o.FirstExpiry
 	}
 	c.Functions += o.Functions
+	c.Commands += o.Commands
 	for _, d := range o.DBs {
 		i := slices.IndexFunc(c.DBs, func(e DB) bool { return e.Index == d.Index })
 		if i < 0 {
@@ -195,7 +197,7 @@ func (c *Contents) Add(o Contents) {
 // Record writes what was found into a manifest.
 func (c Contents) Record(b *Backup) {
 	b.Keys, b.Expires, b.Functions, b.DBs, b.Modules = c.Keys, c.Expires, c.Functions, c.DBs, c.Modules
-	b.FirstExpiry = c.FirstExpiry
+	b.FirstExpiry, b.Commands = c.FirstExpiry, c.Commands
 	b.Verification.Checksum = c.Checksum
 	if b.Source.Dialect == "" {
 		b.Source.Dialect = c.Dialect
@@ -217,6 +219,8 @@ func (c Contents) Differs(b *Backup) string {
 		return differs("keys with an expiry", c.Expires, b.Expires)
 	case c.Functions != b.Functions:
 		return differs("function libraries", c.Functions, b.Functions)
+	case b.Commands != 0 && c.Commands != b.Commands: // manifests that were written before these were counted say 0
+		return differs("commands", c.Commands, b.Commands)
 	case len(c.DBs) != len(b.DBs):
 		return differs("databases with keys", int64(len(c.DBs)), int64(len(b.DBs)))
 	case !slices.Equal(c.Modules, b.Modules):

@@ -100,7 +100,7 @@ func (b *Backup) validate() error {
 	}
 	for name, n := range map[string]int64{
 		"keys": b.Keys, "expires": b.Expires, "functions": b.Functions, "rawBytes": b.RawBytes, "bytes": b.StoredBytes,
-		"token": b.Token, "usedMemory": b.Source.UsedMemory,
+		"token": b.Token, "usedMemory": b.Source.UsedMemory, "commands": b.Commands, "spread": int64(b.Source.Spread),
 	} {
 		if n < 0 {
 			return fmt.Errorf("%s is negative: %d", name, n)
@@ -172,8 +172,15 @@ func (b *Backup) validatePart(p Part) error {
 			return fmt.Errorf("its key %q is one of the manifest's", p.Key)
 		}
 	}
-	if p.Size < 0 || p.RawSize < 0 || p.Keys < 0 {
+	if p.Size < 0 || p.RawSize < 0 || p.Keys < 0 || p.Commands < 0 {
 		return errors.New("a number is negative")
+	}
+	if p.Shard != nil {
+		for _, r := range p.Shard.Slots {
+			if r.First < 0 || r.Last < r.First || r.Last > 16383 {
+				return fmt.Errorf("its slots %d to %d are none", r.First, r.Last)
+			}
+		}
 	}
 	sums := []string{p.SHA256}
 	switch encrypted := p.Encryption != ""; {

@@ -115,6 +115,18 @@ func TestSignEveryField(t *testing.T) {
 		case reflect.Bool:
 			v.SetBool(!v.Bool())
 			again(path)
+		case reflect.Pointer:
+			if v.IsNil() {
+				v.Set(reflect.New(v.Type().Elem()))
+				again(path + " made")
+				v.SetZero()
+				return
+			}
+			before := reflect.ValueOf(v.Interface())
+			v.SetZero()
+			again(path + " removed")
+			v.Set(before)
+			change(path, v.Elem(), try)
 		case reflect.Struct:
 			if at, ok := v.Interface().(time.Time); ok {
 				v.Set(reflect.ValueOf(at.Add(time.Nanosecond)))
@@ -188,6 +200,8 @@ func TestSignEveryField(t *testing.T) {
 	b := encryptedBackup()
 	b.Policy, b.DueTime, b.DeletedAt, b.Pinned = "nightly", b.CreatedAt, b.CreatedAt, true
 	b.Labels = map[string]string{"team": "payments", "empty": ""}
+	b.Commands, b.Source.Cost, b.Source.Scan, b.Source.Fuzzy = 3, &Cost{Bytes: 1, Fork: 2}, &Scan{Listed: 7}, true
+	b.Parts[0].Shard = &Shard{ID: "a", Slots: []SlotRange{{First: 0, Last: 16383}}, Time: b.CreatedAt}
 	if err := Sign(b, signer); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,178 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage/memstore"
+)
+
+// shards is a Snapshotter of several parts, each from a shard of its own.
+type shards struct {
+	data [][]byte
+	read func(ctx context.Context, part, attempt, at int) error // called by Read
+
+	mu       sync.Mutex
+	attempts map[string]int
+	all      atomic.Bool // every part was read
+}
+
+func (s *shards) Snapshot(context.Context) (backup.Snapshot, error) {
+	s.attempts = map[string]int{}
+	return shardsSnapshot{s}, nil
+}
+
+type shardsSnapshot struct{ *shards }
+
+func (s shardsSnapshot) Source() catalog.Source {
+	src := catalog.Source{Engine: "redis", Topology: "cluster", Method: "test"}
+	if s.all.Load() {
+		src.Cost = &catalog.Cost{Bytes: 42}
+	}
+	return src
+}
+
+func (s shardsSnapshot) Parts() (parts []backup.Part) {
+	for i := range s.data {
+		parts = append(parts, backup.Part{Name: fmt.Sprintf("shard-%d.rdb", i), Size: -1})
+	}
+	return parts
+}
+
+func (s shardsSnapshot) Open(ctx context.Context, p backup.Part) (io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts[p.Name]++
+	var i int
+	fmt.Sscanf(p.Name, "shard-%d.rdb", &i)
+	attempt := s.attempts[p.Name]
+	src := &source{data: s.data[i], piece: 10_000, read: func(ctx context.Context, at int) error {
+		if s.read != nil {
+			return s.read(ctx, i, attempt, at)
+		}
+		return nil
+	}}
+	ctx, cancel := context.WithCancel(ctx)
+	return &reader{s: src, ctx: ctx, cancel: cancel}, nil
+}
+
+func (s shardsSnapshot) Shard(p backup.Part) *catalog.Shard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all.Store(true)
+	return &catalog.Shard{ID: p.Name, Attempts: s.attempts[p.Name]}
+}
+
+func (s shardsSnapshot) Close() error { return nil }
+
+func eight() *shards {
+	s := &shards{}
+	for i := range 8 {
+		s.data = append(s.data, snapshotOf(100+i, 1000))
+	}
+	return s
+}
+
+// Parts are read at a time, as many as asked for, and are in the manifest in their order.
+func TestParts(t *testing.T) {
+	for _, parallel := range []int{1, 3, 0, 100} {
+		t.Run(fmt.Sprint(parallel), func(t *testing.T) {
+			h := newHouse(t, memstore.New(nil), nil)
+			s := eight()
+			want := min(max(parallel, 1), 8)
+			if parallel == 0 {
+				want = backup.DefaultParallel
+			}
+			var now, most atomic.Int32
+			met := make(chan struct{}) // closed when as many are read at a time as are wanted
+			s.read = func(ctx context.Context, part, attempt, at int) error {
+				switch at {
+				case 0:
+					n := now.Add(1)
+					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+					}
+					if int(n) == want {
+						select {
+						case <-met:
+						default:
+							close(met)
+						}
+					}
+					select {
+					case <-met:
+					case <-time.After(10 * time.Second):
+						return errors.New("too few parts are read at a time")
+					}
+				case len(s.data[part]):
+					now.Add(-1)
+				}
+				return nil
+			}
+			b, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: s, Parallel: parallel})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if int(most.Load()) != want {
+				t.Errorf("%d parts were read at a time, want %d", most.Load(), want)
+			}
+			if len(b.Parts) != 8 || b.Keys != 8*100+28 || b.Source.Cost == nil {
+				t.Errorf("%d parts with %d keys, cost %v: want 8, 828 and what the source told at the end", len(b.Parts), b.Keys, b.Source.Cost)
+			}
+			for i, p := range b.Parts {
+				if p.Keys != int64(100+i) || p.Shard == nil || p.Shard.ID != fmt.Sprintf("shard-%d.rdb", i) {
+					t.Errorf("part %d is %s with %d keys of %+v", i, p.Name, p.Keys, p.Shard)
+				}
+			}
+			h.check(t)
+		})
+	}
+}
+
+// A part that is lost and can be had again is read from its beginning, as often as its source offers that, and counts once.
+func TestPartAgain(t *testing.T) {
+	h := newHouse(t, memstore.New(nil), nil)
+	s := eight()
+	lost := errors.New("its server failed over")
+	s.read = func(_ context.Context, part, attempt, at int) error {
+		if part == 5 && attempt < 4 && at > 20_000*attempt {
+			return fmt.Errorf("%w: %w", backup.ErrAgain, lost)
+		}
+		return nil
+	}
+	var last backup.Progress
+	b, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: s, Progress: func(p backup.Progress) { last = p }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Parts[5].Shard.Attempts; got != 4 || b.Parts[4].Shard.Attempts != 1 {
+		t.Errorf("parts 5 and 4 were begun %d and %d times, want 4 and 1", got, b.Parts[4].Shard.Attempts)
+	}
+	if b.Keys != 828 || last.Keys != 828 {
+		t.Errorf("%d keys, and %d keys in the end's progress, want 828", b.Keys, last.Keys)
+	}
+	h.check(t)
+
+	s.read = func(_ context.Context, part, attempt, at int) error {
+		if part == 5 && attempt < 3 {
+			return fmt.Errorf("%w: %w", backup.ErrAgain, lost)
+		}
+		if part == 5 {
+			return lost
+		}
+		return nil
+	}
+	_, err = h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: s})
+	if !errors.Is(err, backup.ErrSource) || !errors.Is(err, lost) || errors.Is(err, backup.ErrAgain) || !strings.Contains(err.Error(), "shard-5.rdb") {
+		t.Errorf("a part that stays lost: %v", err)
+	}
+	h.check(t)
+}
