@@ -52,6 +52,41 @@ func Example() {
 	// map[customer:Ada state:paid]
 }
 
+// A backup is started in the background, as by a handler of a page, and its handle is asked how far it is.
+func ExampleService_Start() {
+	ctx := context.Background()
+	from, _, done := servers(ctx)
+	defer done()
+	dir, err := os.MkdirTemp("", "amber-example-")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := filestore.New(dir, nil)
+	if err != nil {
+		log.Panic(err)
+	}
+	service, err := amber.New(amber.Config{Store: store})
+	if err != nil {
+		log.Panic(err)
+	}
+
+	started, err := service.Start(ctx, amber.BackupRequest{DataStore: "orders", From: from})
+	if err != nil {
+		log.Panic(err)
+	}
+	b, err := started.Wait(ctx) // or look at started.Progress() now and then, or started.Cancel()
+	if err != nil {
+		log.Panic(err)
+	}
+	fmt.Printf("%s: %s, %d keys\n", started.Progress().Stage, b.State, b.Keys)
+	if err := service.Close(ctx); err != nil { // waits for what was started
+		log.Panic(err)
+	}
+	// Output:
+	// done: ready, 3 keys
+}
+
 // A policy says when a data store is backed up and how long the backups are kept; RunSchedules makes them until its context ends.
 func ExampleService_RunSchedules() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

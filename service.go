@@ -75,6 +75,8 @@ type Config struct {
 	SchedulePoll time.Duration
 	// TidyEvery is how often retention and a sweep are run while schedules run, by one Service of those that share a Leaser; 0: an hour.
 	TidyEvery time.Duration
+	// Background is how many backups of Start are made at a time; 0: 4.
+	Background int
 	// BackupOnShutdown are the backups that Close makes, of kind "shutdown". Where neither From nor Snapshotter is set DataStores is asked. A Name may have in it
 	// what schedule.ExpandName replaces, by UTC; if it is taken the backup gets a number behind it.
 	BackupOnShutdown []BackupRequest
@@ -93,6 +95,8 @@ type Service struct {
 	now       clock.Func
 	schedules schedules
 	closing   closing
+
+	background *background // what Start has begun
 }
 
 // New returns a Service. It touches nothing. The error says which field of the configuration is missing or wrong.
@@ -109,7 +113,10 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, now: clock.Or(cfg.Now)}
+	if cfg.Background < 0 {
+		return nil, fmt.Errorf("amber: Config.Background is negative: %d", cfg.Background)
+	}
+	s := &Service{cfg: cfg, now: clock.Or(cfg.Now), background: newBackground(cmp.Or(cfg.Background, defaultBackground))}
 	if err := s.addPlace(NamedStore{Store: cfg.Store, Catalog: cfg.Catalog}); err != nil {
 		return nil, err
 	}
@@ -152,9 +159,18 @@ type BackupRequest struct {
 }
 
 // Backup takes a snapshot and keeps it. It blocks until the backup is ready, which is when it returns nil, or failed;
-// cancelling ctx ends it within a second. See backup.Runner.Run for what the errors wrap.
+// cancelling ctx ends it within a second. Start does the same in the background. See backup.Runner.Run for what the errors wrap.
 func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup, error) {
-	snapshotter, err := s.snapshotter(&q)
+	do, err := s.prepare(&q)
+	if err != nil {
+		return nil, err
+	}
+	return do(ctx, nil)
+}
+
+// prepare returns what makes a backup, or what is wrong with the request. registered is told the backup's ID; it may be nil.
+func (s *Service) prepare(q *BackupRequest) (do func(ctx context.Context, registered func(catalog.ID)) (*catalog.Backup, error), err error) {
+	snapshotter, err := s.snapshotter(q)
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +178,21 @@ func (s *Service) Backup(ctx context.Context, q BackupRequest) (*catalog.Backup,
 	if err != nil {
 		return nil, err
 	}
-	return s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
-		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
+	request := backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
+		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain}
+	if err := request.Validate(); err != nil {
+		return nil, err
+	}
+	progress := q.Progress
+	return func(ctx context.Context, registered func(catalog.ID)) (*catalog.Backup, error) {
+		if registered != nil {
+			request.Registered = func(_ context.Context, id catalog.ID) error {
+				registered(id)
+				return nil
+			}
+		}
+		return s.run(ctx, at, "backup", 0, progress, request)
+	}, nil
 }
 
 // snapshotter returns what takes the snapshot that is asked for.

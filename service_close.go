@@ -28,8 +28,8 @@ type closing struct {
 }
 
 // Close ends what the Service does of itself: it lets RunSchedules end, with Config.ScheduleGrace for backups that are being made, and waits for that.
-// Then it makes the backups of Config.BackupOnShutdown, so that what data stores held when the host went down is kept, and returns when these are
-// ready. It gives up when ctx ends: the error tells what didn't get done. A second Close waits for the first one and returns the same.
+// It lets backups of Start that are at work end, too; those that wait for their turn never begin. Then it makes the backups of Config.BackupOnShutdown, so that what data stores held when the host went down is kept, and returns when these are
+// ready. It gives up when ctx ends, which cancels backups of Start: the error tells what didn't get done. A second Close waits for the first one and returns the same.
 //
 // It closes nothing that it was given: stores, catalogs, leasers and the Journal are the host's, and to be closed after this. Calls that are under way
 // go on, and all that isn't about running schedules works afterwards as before.
@@ -52,6 +52,7 @@ func (s *Service) Close(ctx context.Context) error {
 		}
 	}
 	defer close(done)
+	s.background.close()
 	for _, stop := range end {
 		stop(ErrClosed)
 	}
@@ -65,6 +66,9 @@ func (s *Service) Close(ctx context.Context) error {
 	case <-ended:
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("waiting for schedules to end: %w", context.Cause(ctx)))
+	}
+	if err := s.background.wait(ctx); err != nil {
+		errs = append(errs, err)
 	}
 	errs = append(errs, s.shutdownBackups(ctx)...)
 	c.err = errors.Join(errs...)

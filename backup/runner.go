@@ -111,7 +111,8 @@ type Request struct {
 	Registered func(ctx context.Context, id catalog.ID) error
 }
 
-func (q *Request) validate() error {
+// Validate says which field is missing or wrong, as Run does before it begins.
+func (q *Request) Validate() error {
 	if err := catalog.ValidName(q.DataStore); err != nil {
 		return fmt.Errorf("backup: Request.DataStore %q: %w", q.DataStore, err)
 	}
@@ -159,7 +160,7 @@ func (q *Request) validate() error {
 // When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, within a second;
 // what it doesn't manage is left to Sweep.
 func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
-	if err := q.validate(); err != nil {
+	if err := q.Validate(); err != nil {
 		return nil, err
 	}
 	if q.Kind == "" {
