@@ -96,6 +96,18 @@ func TestIndexWalkIsOld(t *testing.T) {
 	}
 }
 
+// TestIndexTwoMakers: two make the index of a store that has none at the same time. Whoever is later is done as well.
+func TestIndexTwoMakers(t *testing.T) {
+	m := memstore.New(nil)
+	mustPut(t, newCatalog(t, m, nil), backup(1, catalog.StateReady), "")
+	walked := &walkedStore{Store: m, after: func() { indexed(t, m) }}
+	indexed(t, walked)
+	if walked.after != nil {
+		t.Error("the first one didn't walk")
+	}
+	samePages(t, m)
+}
+
 // A walkedStore calls after, once, when all of it was listed.
 type walkedStore struct {
 	*memstore.Store
