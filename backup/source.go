@@ -17,6 +17,10 @@ var (
 	ErrStalled = errors.New("server is silent")
 )
 
+// ErrBegun is wrapped, beside a kind, by errors that came after a server had begun the costly part of a snapshot, such as forking for a full
+// synchronisation: another attempt would make it, or another server, do that once more.
+var ErrBegun = errors.New("after the snapshot was begun")
+
 // A SourceError tells what failed while a snapshot was taken, where, and what to do. It never holds a password.
 type SourceError struct {
 	Addr string // host:port of the server it happened with

@@ -28,8 +28,8 @@ type node struct{ *link.Conn }
 // advice is what errors say.
 var advice = link.Advice{
 	Rights: "+info +replconf +psync +sync",
-	Unsupported: "the server doesn't let others replicate, as managed services do or rename-command makes it: use the service's own export, " +
-		"or another snapshotter",
+	Unsupported: "the server doesn't let others replicate, as managed services do or rename-command makes it: give the new name if it was " +
+		"renamed, use the service's own export, or read the keys one by one (method scan)",
 	Cut: "the server's log tells why: its saving child failed (memory, disk, overcommit), it was restarted, the connection was killed, " +
 		"or client-output-buffer-limit for replicas was exceeded",
 }

@@ -235,6 +235,19 @@ func TestNew(t *testing.T) {
 	}
 }
 
+func TestNewNames(t *testing.T) {
+	for want, cfg := range map[string]replica.Config{
+		`replica: Config.SyncCommand: character 2 of the name, ' ', is not allowed: printable ones of ASCII are, and no spaces`: {SyncCommand: "a b"},
+		`replica: Config.SyncCommand: the name has 101 characters, the limit is 100`:                                            {SyncCommand: strings.Repeat("x", 101)},
+		`replica: Config.SyncCommands of "host:1": the name is empty`:                                                           {SyncCommands: map[string]string{"host:1": ""}},
+	} {
+		cfg.Options = &redis.Options{}
+		if _, err := replica.New(cfg); err == nil || err.Error() != want {
+			t.Errorf("New: %v, want %s", err, want)
+		}
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,11 +8,12 @@
 //
 // It works with Redis 2.8 and later and with every Valkey. The server's user needs the permissions +info, +replconf,
 // +psync and, where PSYNC is not to be had, +sync; it needs none for keys. Without +info it works too, but not with
-// another node than the given one, and the manifest then doesn't tell the server's version. Servers that refuse PSYNC,
-// which many managed services do, Dragonfly and cluster nodes give an error that wraps backup.ErrUnsupported.
+// another node than the given one, and the manifest then doesn't tell the server's version. Where PSYNC has another name that name can
+// be given. Servers that refuse it, which many managed services do, Dragonfly and cluster nodes give an error that wraps backup.ErrUnsupported.
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,11 @@ type Config struct {
 	// Prefer says which node sends the snapshot.
 	Prefer Prefer
 
+	// SyncCommand is the name that PSYNC goes by where rename-command, or a managed service, has given it another one; empty: PSYNC. SyncCommands are
+	// the names of single nodes, by their host:port, where they differ, as they do in Amazon's ElastiCache.
+	SyncCommand  string
+	SyncCommands map[string]string
+
 	// ConnectTimeout bounds the connecting and, separately, the wait for the answer to each command before PSYNC. 0
 	// means DefaultConnectTimeout. A client's Options have a Dialer with a timeout of its own, Options.DialTimeout.
 	ConnectTimeout time.Duration
@@ -66,10 +72,6 @@ type Config struct {
 	// Logger is told which node sends the snapshot, and why another doesn't. Nil discards that.
 	Logger *slog.Logger
 }
-
-// errBegun is wrapped by errors that came after the server had begun a full synchronisation: another attempt would make
-// another node fork too.
-var errBegun = errors.New("after the synchronisation began")
 
 // A Snapshotter takes snapshots of one data store. It keeps no connection between them and is safe for concurrent use,
 // though two snapshots at a time make the server fork for both.
@@ -95,6 +97,14 @@ func New(cfg Config) (*Snapshotter, error) {
 	case cfg.ConnectTimeout < 0 || cfg.StallTimeout < 0:
 		return nil, errors.New("replica: a timeout of Config is negative")
 	}
+	if err := ValidSyncCommand(cfg.SyncCommand); cfg.SyncCommand != "" && err != nil {
+		return nil, fmt.Errorf("replica: Config.SyncCommand: %w", err)
+	}
+	for addr, name := range cfg.SyncCommands {
+		if err := ValidSyncCommand(name); err != nil {
+			return nil, fmt.Errorf("replica: Config.SyncCommands of %q: %w", addr, err)
+		}
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
@@ -106,6 +116,33 @@ func New(cfg Config) (*Snapshotter, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Snapshotter{cfg: cfg, log: log, tuning: tuning{probe: time.Second}}, nil
+}
+
+// maxSyncCommand is the longest name of a command, in bytes.
+const maxSyncCommand = 100
+
+// ValidSyncCommand returns nil for what can be the name of a renamed PSYNC: 1 to 100 printable characters of ASCII without spaces.
+func ValidSyncCommand(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the name is empty")
+	case len(name) > maxSyncCommand:
+		return fmt.Errorf("the name has %d characters, the limit is %d", len(name), maxSyncCommand)
+	}
+	for i, c := range []byte(name) {
+		if c <= ' ' || c > '~' {
+			return fmt.Errorf("character %d of the name, %q, is not allowed: printable ones of ASCII are, and no spaces", i+1, c)
+		}
+	}
+	return nil
+}
+
+// syncCommand is what PSYNC is called by a node.
+func (s *Snapshotter) syncCommand(addr string) (name string, renamed bool) {
+	if name, ok := s.cfg.SyncCommands[addr]; ok {
+		return name, true
+	}
+	return cmp.Or(s.cfg.SyncCommand, "PSYNC"), s.cfg.SyncCommand != ""
 }
 
 // Snapshot connects to the preferred node and returns when the first bytes have come from it: that takes five seconds with
@@ -126,7 +163,7 @@ func (s *Snapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 			if err == nil {
 				return sn, nil
 			}
-			if ctx.Err() != nil || errors.Is(err, errBegun) {
+			if ctx.Err() != nil || errors.Is(err, backup.ErrBegun) {
 				return nil, err
 			}
 			s.log.Warn("the preferred node can't send the snapshot", "node", addr, "error", err)

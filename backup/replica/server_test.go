@@ -373,3 +373,42 @@ func online(t *testing.T, srv *testserver.Server) {
 		return err
 	})
 }
+
+// PSYNC that has another name is called by that, each node's by its own.
+func TestRenamed(t *testing.T) {
+	eachServer(t, func(t *testing.T, version string) {
+		srv := testserver.Start(t, version, "--rename-command", "PSYNC", canary+"-psync")
+		testserver.Generate(t, srv.Client(t), 60, 1)
+		want := testserver.Snapshot(t, srv.Client(t))
+		for name, change := range map[string]func(*replica.Config){
+			"by name": func(c *replica.Config) { c.SyncCommand = canary + "-psync" },
+			"by node": func(c *replica.Config) {
+				c.SyncCommand, c.SyncCommands = "another", map[string]string{srv.Addr: canary + "-psync", "elsewhere:1": "x"}
+			},
+		} {
+			data, _ := take(t, of(t, srv, change))
+			if diff := testserver.Diff(want, testserver.Snapshot(t, accepted(t, version, data).Client(t))); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		}
+		for _, test := range []struct{ name, want string }{
+			{"xyz", "PSYNC: ERR unknown command 'xyz': the server doesn't know the command that was given as its renamed PSYNC: check the name, which may differ from node to node"},
+			{"SET", "COMMAND INFO: the command that was given as the renamed PSYNC is another one: check the name, which may differ from node to node"},
+			{"GET", "COMMAND INFO: the command that was given as the renamed PSYNC is another one: check the name, which may differ from node to node"},
+		} {
+			_, err := of(t, srv, func(c *replica.Config) { c.SyncCommand = test.name }).Snapshot(t.Context())
+			if !errors.Is(err, backup.ErrUnsupported) || errors.Is(err, backup.ErrBegun) || err.Error() != "snapshot of "+srv.Addr+": "+test.want {
+				t.Errorf("%s: %v", test.name, err)
+			}
+		}
+		if diff := testserver.Diff(want, testserver.Snapshot(t, srv.Client(t))); diff != "" {
+			t.Errorf("the server was written to: %s", diff)
+		}
+		// A user that may not ask what the command is.
+		srv.AddUser(t, "amber", canary, "+info", "+replconf", "+psync") // rules go by the first name
+		take(t, of(t, srv, func(c *replica.Config) {
+			c.Options.Username, c.Options.Password, c.SyncCommand = "amber", canary, canary+"-psync"
+		}))
+		released(t, srv)
+	})
+}

@@ -17,7 +17,7 @@ const markLen = 40
 
 // syncing is a full synchronisation that has begun: the next bytes are the snapshot's.
 type syncing struct {
-	id      string // the replication ID; "" with SYNC, as below Redis 2.8
+	id      string // the replication ID; "" with SYNC, as below Redis 2.8, and with a PSYNC that rename-command has given another name
 	offset  int64
 	size    int64         // of the snapshot; -1 if it ends with the mark
 	mark    [markLen]byte //
@@ -31,8 +31,18 @@ func (s *Snapshotter) sync(l *node) (syncing, error) {
 		return sy, l.Fail("REPLCONF", err)
 	}
 	step := "PSYNC"
-	line, err := l.ask(s, "PSYNC", "?", "-1")
-	if err != nil && link.UnknownCommand(err) {
+	command, renamed := s.syncCommand(l.Addr)
+	if renamed {
+		if err := l.checkRenamed(command); err != nil {
+			return sy, err
+		}
+	}
+	line, err := l.ask(s, command, "?", "-1")
+	switch {
+	case err == nil || !link.UnknownCommand(err):
+	case renamed:
+		return sy, l.noSuchCommand(err)
+	default:
 		s.log.Info("the server doesn't know PSYNC, trying SYNC", "node", l.Addr)
 		step = "SYNC"
 		line, err = l.ask(s, "SYNC")
@@ -40,7 +50,8 @@ func (s *Snapshotter) sync(l *node) (syncing, error) {
 	if err != nil {
 		return sy, l.Fail(step, err)
 	}
-	if step == "PSYNC" {
+	// A server whose PSYNC was renamed by rename-command goes by the name that it was called by, and takes anything but PSYNC for SYNC.
+	if sync := step == "SYNC" || renamed && strings.HasPrefix(line, "$"); !sync {
 		if err := sy.parseFullResync(line); err != nil {
 			return sy, l.Fail(step, err)
 		}
@@ -56,10 +67,40 @@ func (s *Snapshotter) sync(l *node) (syncing, error) {
 		if e.Hint == "" && link.IsReply(err) {
 			e.Hint = advice.Cut
 		}
-		e.Err = link.As(errBegun, e.Err)
+		e.Err = link.As(backup.ErrBegun, e.Err)
 		return sy, e
 	}
 	return sy, nil
+}
+
+// checkRenamed makes sure that a command that is said to be PSYNC isn't another one, such as SET, which would write to the server. Where the server
+// doesn't let us ask it is believed.
+func (l *node) checkRenamed(name string) error {
+	reply, err := l.Command("COMMAND", "INFO", name)
+	switch {
+	case link.IsReply(err):
+		return nil
+	case err != nil:
+		return l.Fail("COMMAND INFO", err)
+	}
+	c, known := link.FindCommand(reply, name)
+	switch {
+	case !known:
+		return nil // nothing that can be made sense of
+	case !c.Exists:
+		return l.noSuchCommand(resp.Error("ERR unknown command '" + name + "'"))
+	case c.Writes || !c.Admin:
+		return &backup.SourceError{Addr: l.Addr, Step: "COMMAND INFO", Err: link.As(backup.ErrUnsupported, errors.New("the command that was given as "+
+			"the renamed PSYNC is another one")), Hint: "check the name, which may differ from node to node"}
+	}
+	return nil
+}
+
+// noSuchCommand is the error of a server that doesn't know the renamed command.
+func (l *node) noSuchCommand(err error) error {
+	e := l.Fail("PSYNC", err).(*backup.SourceError)
+	e.Hint = "the server doesn't know the command that was given as its renamed PSYNC: check the name, which may differ from node to node"
+	return e
 }
 
 // introduce tells the server what kind of replica we are. Each answer is waited for: servers refuse PSYNC on a connection
