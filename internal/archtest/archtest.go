@@ -84,7 +84,7 @@ var measuring = []string{"internal/bench", "internal/chaos"}
 // a stranger's implementation is tested by them, so they import nothing from outside and nothing internal.
 var (
 	suites        = []string{"storage/storetest", "catalog/catalogtest", "backup/snapshottest", "restore/loadertest", "schedule/journaltest"}
-	testLibraries = append([]string{"internal/testserver", "internal/teststore", "internal/chaos", "internal/archtest"}, suites...)
+	testLibraries = append([]string{"internal/testserver", "internal/teststore", "internal/dflymaster", "internal/chaos", "internal/archtest"}, suites...)
 )
 
 // linkable are the modules that production packages of the root module may import. Each has its reason in ARCHITECTURE.md.
