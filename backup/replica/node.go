@@ -65,8 +65,8 @@ func (s *Snapshotter) ask(l *node) error {
 		return l.refuse("this is a Sentinel, which holds no data", "give the address of the primary or a replica that it watches")
 	case l.Info["dragonfly_version"] != "":
 		return l.refuse("this is Dragonfly "+l.Info["dragonfly_version"]+", which sends no snapshot to replicas of another kind", "use a snapshotter for Dragonfly")
-	case l.Info.Int("cluster_enabled") == 1:
-		return l.refuse("this is a node of a cluster, which holds only its own slots", "cluster mode is not supported yet")
+	case l.Info.Int("cluster_enabled") == 1 && !s.cfg.ClusterNode:
+		return l.refuse("this is a node of a cluster, which holds only its own slots", "use a snapshotter for clusters, which takes all of them")
 	case l.Info.Int("loading") == 1:
 		err := errors.New("the server is loading its data")
 		hint := "try again when it is done"
@@ -91,6 +91,7 @@ func (l *node) source(sy syncing) catalog.Source {
 		ReplicationID:     sy.id,
 		ReplicationOffset: sy.offset,
 		UsedMemory:        l.Info.Int("used_memory"),
+		Time:              sy.instant,
 	}
 	src.Engine, src.Version = l.Engine()
 	switch {

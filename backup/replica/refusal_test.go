@@ -42,7 +42,7 @@ func TestRefusals(t *testing.T) {
 		{"INFO", "-NOAUTH Authentication required.\r\n", backup.ErrAuth, "set Username and Password"},
 		{"INFO", "-ERR operation not permitted\r\n", backup.ErrAuth, "set Password"},
 		{"INFO", bulk("redis_version:7.2.0\r\nredis_mode:sentinel\r\n"), backup.ErrUnsupported, "primary or a replica"},
-		{"INFO", bulk("redis_version:7.2.0\r\ncluster_enabled:1\r\n"), backup.ErrUnsupported, "cluster mode"},
+		{"INFO", bulk("redis_version:7.2.0\r\ncluster_enabled:1\r\n"), backup.ErrUnsupported, "a snapshotter for clusters"},
 		{"INFO", bulk("redis_version:6.2.11\r\ndragonfly_version:df-v1.40.0\r\n"), backup.ErrUnsupported, "Dragonfly"},
 		{"INFO", bulk("redis_version:7.2.0\r\nloading:1\r\nloading_eta_seconds:12\r\n"), backup.ErrTransient, "12 s"},
 		{"INFO", ":7\r\n", resp.ErrProtocol, ""},

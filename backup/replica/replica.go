@@ -9,7 +9,8 @@
 // It works with Redis 2.8 and later and with every Valkey. The server's user needs the permissions +info, +replconf,
 // +psync and, where PSYNC is not to be had, +sync; it needs none for keys. Without +info it works too, but not with
 // another node than the given one, and the manifest then doesn't tell the server's version. Where PSYNC has another name that name can
-// be given. Servers that refuse it, which many managed services do, Dragonfly and cluster nodes give an error that wraps backup.ErrUnsupported.
+// be given. Servers that refuse it, which many managed services do, Dragonfly and, without
+// Config.ClusterNode, nodes of a cluster give an error that wraps backup.ErrUnsupported.
 package replica
 
 import (
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/replication"
 	"github.com/redis/go-redis/v9"
 )
@@ -69,6 +71,13 @@ type Config struct {
 	// the snapshot. Time in which the snapshot is not read doesn't count. 0 means DefaultStallTimeout.
 	StallTimeout time.Duration
 
+	// ClusterNode allows the server to be a node of a cluster, of which the snapshot has only the slots of its shard then. Package cluster takes all
+	// shards in this way.
+	ClusterNode bool
+
+	// Now tells the time, for the instant in the manifest. Nil means the machine's clock.
+	Now func() time.Time
+
 	// Logger is told which node sends the snapshot, and why another doesn't. Nil discards that.
 	Logger *slog.Logger
 }
@@ -78,6 +87,7 @@ type Config struct {
 type Snapshotter struct {
 	cfg    Config
 	log    *slog.Logger
+	now    clock.Func
 	tuning tuning
 }
 
@@ -115,7 +125,7 @@ func New(cfg Config) (*Snapshotter, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Snapshotter{cfg: cfg, log: log, tuning: tuning{probe: time.Second}}, nil
+	return &Snapshotter{cfg: cfg, log: log, now: clock.Or(cfg.Now), tuning: tuning{probe: time.Second}}, nil
 }
 
 // maxSyncCommand is the longest name of a command, in bytes.

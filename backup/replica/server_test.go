@@ -310,6 +310,26 @@ func TestUnsupportedServers(t *testing.T) {
 	})
 }
 
+// A node of a cluster is taken where that is asked for, from its replica if there is one.
+func TestClusterNode(t *testing.T) {
+	eachServer(t, func(t *testing.T, version string) {
+		srv := testserver.Start(t, version, "--cluster-enabled", "yes")
+		c := srv.Client(t)
+		if err := c.ClusterAddSlotsRange(t.Context(), 0, testserver.Slots-1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		testserver.Eventually(t, 20*time.Second, "the node takes writes", func() error { return c.Set(t.Context(), "a", "1", 0).Err() })
+		before := time.Now()
+		data, src := take(t, of(t, srv, func(c *replica.Config) { c.ClusterNode = true }))
+		if stats, _ := parse(t, bytes.NewReader(data)); stats.Keys != 1 {
+			t.Errorf("%d keys", stats.Keys)
+		}
+		if src.Address != srv.Addr || src.Role != "primary" || src.Time.Before(before) || src.Time.After(time.Now()) {
+			t.Errorf("source %+v", src)
+		}
+	})
+}
+
 func TestReplicas(t *testing.T) {
 	eachServer(t, func(t *testing.T, version string) {
 		primary := testserver.Start(t, version)

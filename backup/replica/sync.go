@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/internal/link"
@@ -21,6 +22,7 @@ type syncing struct {
 	offset  int64
 	size    int64         // of the snapshot; -1 if it ends with the mark
 	mark    [markLen]byte //
+	instant time.Time     // when the server said that it begins, which is just before it forks
 	rdbOnly bool          // the server closes the connection after the snapshot
 }
 
@@ -56,11 +58,15 @@ func (s *Snapshotter) sync(l *node) (syncing, error) {
 			return sy, l.Fail(step, err)
 		}
 		// From here on the server may have forked for us.
+		sy.instant = s.now().UTC()
 		step = "wait for the snapshot"
 		line, err = l.next(s)
 	}
 	if err == nil {
 		err = sy.parseHeader(line)
+	}
+	if sy.instant.IsZero() {
+		sy.instant = s.now().UTC()
 	}
 	if err != nil {
 		e := l.Fail(step, err).(*backup.SourceError)
