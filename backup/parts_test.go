@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage"
 	"github.com/amberkv/amber/storage/memstore"
 )
 
@@ -176,3 +178,47 @@ func TestPartAgain(t *testing.T) {
 	}
 	h.check(t)
 }
+
+// Parts that are read at a time share the memory that one has alone.
+func TestPartsTakeLittleMemory(t *testing.T) {
+	s := &shards{}
+	one := snapshotOf(2000, 10_000) // 20 MB
+	for range 16 {
+		s.data = append(s.data, one)
+	}
+	before := heap()
+	var peak atomic.Int64
+	s.read = func(_ context.Context, part, _, at int) error {
+		if at%1_000_000 < 10_000 {
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			peak.Store(max(peak.Load(), int64(m.HeapAlloc)-before))
+		}
+		return nil
+	}
+	h := newHouse(t, discard{memstore.New(nil)}, nil)
+	_, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: s})
+	if !errors.Is(err, backup.ErrStore) { // nothing can be read back
+		t.Fatal(err)
+	}
+	if peak.Load() > 64<<20 {
+		t.Errorf("%d parts at a time took %d MiB of heap", backup.DefaultParallel, peak.Load()>>20)
+	}
+}
+
+// discard is a store that forgets the bytes of parts.
+type discard struct{ storage.Store }
+
+func (s discard) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	w, err := s.Store.Create(ctx, key, opts)
+	if err == nil && strings.Contains(key, "/part-") {
+		return discarding{w}, nil
+	}
+	return w, err
+}
+
+func (s discard) Unwrap() storage.Store { return s.Store }
+
+type discarding struct{ storage.Writer }
+
+func (discarding) Write(p []byte) (int, error) { return len(p), nil }

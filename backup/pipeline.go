@@ -28,7 +28,7 @@ const (
 	minChunks = 4 // of each part
 )
 
-// DefaultParallel is how many parts of a snapshot are read at a time.
+// DefaultParallel is how many parts of a snapshot are read at a time. That takes up to 50 MiB of heap; 8 or 16 took up to 75 MiB when measured.
 const DefaultParallel = 4
 
 // transfer takes every part of the snapshot through the pipeline, some at a time.
