@@ -232,8 +232,8 @@ func (p *prober) askRights(c *link.Conn) error {
 			return err
 		case reply.Text == "OK":
 			f.allowed[name] = yes
-		case name == "DUMP" && strings.Contains(reply.Text, " key"):
-			f.someKeys = true
+		case strings.Contains(reply.Text, "permission") && strings.Contains(reply.Text, " key"): // not the command is refused but sampleKey
+			f.allowed[name], f.someKeys = yes, true
 		case strings.Contains(reply.Text, "permission"):
 			f.allowed[name] = no
 		}

@@ -124,6 +124,7 @@ func (p *prober) save() Method {
 		m.no(backup.ErrTransient, "the replica's link to its primary is down, or it is synchronising", "try again when it is up, or give the primary's address, "+r.Primary)
 	case !p.cfg.Files:
 		m.no(backup.ErrUnsupported, "where the server's files appear isn't known", "give the directory or bucket that it saves to")
+		m.unasked = true
 	default:
 		m.Usable, m.Unsure = true, f.allowed[command] != yes
 	}

@@ -84,6 +84,7 @@ type Method struct {
 	Advice string `json:"advice,omitempty"` // what to do for it to be usable; may be empty
 
 	foreign bool  // it is for servers of another kind
+	unasked bool  // nobody wants it
 	kind    error // backup.ErrPermission and so on: why it can't be used
 }
 
@@ -147,7 +148,7 @@ func (r *Report) ReasonFor(name string) string {
 		switch {
 		case m.Name == name:
 			return text
-		case !m.foreign && !m.Usable:
+		case !m.foreign && !m.unasked && !m.Usable:
 			text += "; not by " + m.Name + ": " + m.Why
 		}
 	}
