@@ -50,6 +50,10 @@ var ErrAgain = errors.New("part can be read again")
 // A Sharded snapshot tells where each of its parts came from. It is asked when the part was read to its end; nil: there is nothing to tell.
 type Sharded interface{ Shard(p Part) *catalog.Shard }
 
+// A Counted snapshot knows about how many keys its source had. It is told how many were found in all parts, once these were read to their end; an
+// error means that keys are missing, and fails the backup.
+type Counted interface{ Count(keys int64) error }
+
 // A Part is one stream of a snapshot.
 type Part struct {
 	Name string // names the part within the snapshot, such as "part-0000.rdb"

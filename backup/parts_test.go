@@ -222,3 +222,40 @@ func (s discard) Unwrap() storage.Store { return s.Store }
 type discarding struct{ storage.Writer }
 
 func (discarding) Write(p []byte) (int, error) { return len(p), nil }
+
+// counted is a Snapshotter that knows how many keys there are.
+type counted struct {
+	*shards
+	want int64
+}
+
+type countedSnapshot struct {
+	backup.Snapshot
+	want int64
+}
+
+func (c counted) Snapshot(ctx context.Context) (backup.Snapshot, error) {
+	sn, err := c.shards.Snapshot(ctx)
+	return countedSnapshot{sn, c.want}, err
+}
+
+var errFewer = errors.New("keys are missing")
+
+func (c countedSnapshot) Count(keys int64) error {
+	if keys != c.want {
+		return errFewer
+	}
+	return nil
+}
+
+// A snapshot that lacks keys is no backup.
+func TestCounted(t *testing.T) {
+	h := newHouse(t, memstore.New(nil), nil)
+	if _, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: counted{eight(), 828}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: counted{eight(), 829}}); !errors.Is(err, errFewer) || !errors.Is(err, backup.ErrSource) {
+		t.Errorf("with a key less than the source had: %v", err)
+	}
+	h.check(t)
+}

@@ -74,6 +74,11 @@ func (n *run) transfer(ctx context.Context, snap Snapshot) error {
 	n.b.Parts = kept
 	n.b.Source = snap.Source() // which may know more by now
 	all.Record(n.b)
+	if s, ok := snap.(Counted); ok {
+		if err := s.Count(n.b.Keys); err != nil {
+			return fmt.Errorf("%w: %w", ErrSource, err)
+		}
+	}
 	n.b.Verification.Structure = true
 	n.b.Timings.Wait = n.meter.firstByte.Sub(n.start)
 	n.b.Timings.Transfer = n.now().Sub(n.meter.firstByte)
