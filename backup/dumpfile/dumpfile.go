@@ -107,7 +107,7 @@ func (s *Snapshotter) snapshot(ctx context.Context) (*snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		sn.set, sn.id = true, set.ID
+		sn.set, sn.id, sn.counted = true, set.ID, set.Counted
 		names = append(set.Shards, set.Summary)
 	}
 	head, err := files.head(s.cfg.Name)
@@ -143,6 +143,8 @@ type snapshot struct {
 	files  map[string]storage.Info // by part
 	set    bool                    // it is a DFS set
 	id     string                  // of the set, if it has one
+
+	counted bool // the set says how many files there are
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc

@@ -126,6 +126,8 @@ type head struct {
 	time    time.Time // when it was written
 	id      string    // of the DFS set that it belongs to
 	shard   bool      // it says which shard it holds, or how many there are
+	replID  string    // of the replication that it is a moment of, if the server replicates
+	replOff int64     // and how far that was
 	err     error     // why no more could be read
 }
 
@@ -181,6 +183,14 @@ func (h *head) tell(key, value string) {
 		h.id = value
 	case "shard-id", "shard-count":
 		h.shard = true
+	case "repl-id":
+		if len(value) == 40 && strings.Trim(value, "0123456789abcdef") == "" {
+			h.replID = value
+		}
+	case "repl-offset":
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
+			h.replOff = n
+		}
 	case "ctime":
 		if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 && n < 1<<36 {
 			h.time = time.Unix(n, 0).UTC()

@@ -103,6 +103,9 @@ func (c *Conn) Aborted() error {
 // keep-alive has to notice a dead peer.
 func (c *Conn) Within(d time.Duration) { c.conn.SetDeadline(clock.System().Add(d)) }
 
+// SetTimeout changes how long the answer to each command from now on may take.
+func (c *Conn) SetTimeout(d time.Duration) { c.timeout = d }
+
 // Fail makes a *backup.SourceError of what went wrong in a step, with all that helps.
 func (c *Conn) Fail(step string, err error) error {
 	var done *backup.SourceError
