@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/rdb/aof"
 )
 
 // ErrBadSnapshot is wrapped by Inspect's error when the bytes are not a whole and sound snapshot.
@@ -31,13 +32,23 @@ type Contents struct {
 	Modules     []Module
 }
 
-// Inspect parses an RDB stream to its end, holds it against its checksum and says what is in it. Whatever the bytes,
-// it uses a fixed amount of memory. keys, unless nil, is kept at the number of keys so far.
+// DialectAOF is the dialect of a part that is an append-only file: commands, one after another, which are executed on top of what the parts before hold.
+const DialectAOF = "aof"
+
+// Inspect parses a stream to its end and says what is in it: an RDB stream, which it holds against its checksum, or an append-only file, which begins with
+// a '*' or '#' and has none. Whatever the bytes, it uses a fixed amount of memory. keys, unless nil, is kept at the number of keys so far.
+//
+// Of an append-only file every command has to be whole, and every transaction ended. What its commands are about isn't known: it has Commands, and no keys.
 //
 // The error wraps ErrBadSnapshot, and what package rdb found with its offset, if the stream is not sound or goes on after its
 // end; an error of r itself is passed on without it. Only Dragonfly's files may go on: they end in what happened to be in its buffer.
 func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	src := &tracked{r: r}
+	if begin, err := src.peek(); err != nil {
+		return Contents{}, err
+	} else if begin == '*' || begin == '#' {
+		return inspectAOF(src)
+	}
 	in := rdb.NewReader(src, nil)
 	var n int64
 	var wrote writer
@@ -73,6 +84,27 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	return c, nil
 }
 
+// heldCommand is how many bytes of a command are held to see what it is.
+const heldCommand = 64 << 10
+
+// inspectAOF is Inspect of an append-only file.
+func inspectAOF(src *tracked) (Contents, error) {
+	in := aof.NewReader(src, &aof.Options{MaxHeld: heldCommand})
+	for {
+		_, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if src.err != nil {
+			return Contents{}, src.err
+		}
+		if err != nil {
+			return Contents{}, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
+		}
+	}
+	return Contents{Dialect: DialectAOF, Checksum: string(rdb.ChecksumAbsent), Commands: in.Stats().Commands}, nil
+}
+
 // writer is the server that wrote a stream, as the stream says.
 type writer struct{ engine, version string }
 
@@ -100,12 +132,33 @@ func (w *writer) tell(e *rdb.Entry) {
 
 // tracked knows how much was read of a stream and how it ended.
 type tracked struct {
-	r   io.Reader
-	n   int64
-	err error // other than io.EOF
+	r      io.Reader
+	peeked []byte // read already
+	n      int64
+	err    error // other than io.EOF
+}
+
+// peek returns the first byte, which is read again; 0 if there is none.
+func (t *tracked) peek() (byte, error) {
+	var b [1]byte
+	switch _, err := io.ReadFull(t.r, b[:]); err {
+	case nil:
+		t.peeked = b[:]
+		return b[0], nil
+	case io.EOF:
+		return 0, nil
+	default:
+		return 0, err
+	}
 }
 
 func (t *tracked) Read(p []byte) (int, error) {
+	if len(t.peeked) > 0 && len(p) > 0 {
+		n := copy(p, t.peeked)
+		t.peeked = t.peeked[n:]
+		t.n += int64(n)
+		return n, nil
+	}
 	n, err := t.r.Read(p)
 	t.n += int64(n)
 	if err != nil && err != io.EOF {
@@ -155,6 +208,7 @@ func (c *Contents) Add(o Contents) {
 	switch {
 	case c.Dialect == "":
 		c.Dialect, c.Engine, c.Version = o.Dialect, o.Engine, o.Version
+	case o.Dialect == DialectAOF: // which doesn't tell who wrote it
 	case c.Engine != o.Engine || c.Version != o.Version:
 		c.Engine, c.Version = "", "" // there are several
 	}

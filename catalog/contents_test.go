@@ -3,8 +3,11 @@ package catalog
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/amberkv/amber/rdb"
 )
@@ -60,4 +63,45 @@ func TestInspectTellsTheServer(t *testing.T) {
 func (w *writer) told(key, value string) writer {
 	w.tell(&rdb.Entry{Kind: rdb.KindAux, Key: []byte(key), Value: []byte(value)})
 	return *w
+}
+
+// An append-only file is a part of commands: it is parsed to its end, and a base's server stays known beside it.
+func TestInspectAOF(t *testing.T) {
+	file := "#TS:1700000000\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n*2\r\n$3\r\nDEL\r\n$1\r\nc\r\n*1\r\n$4\r\nEXEC\r\n"
+	found, err := Inspect(strings.NewReader(file), nil)
+	if err != nil || found.Dialect != DialectAOF || found.Checksum != "absent" || found.Commands != 2 || found.Keys != 0 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if large, err := Inspect(strings.NewReader(file+"*2\r\n$4\r\nPING\r\n$100000\r\n"+strings.Repeat("x", 100000)+"\r\n"), nil); err != nil || large.Commands != 3 {
+		t.Errorf("%+v, %v", large, err)
+	}
+	for cut := range len(file) {
+		if cut == 0 || cut == 16 || cut == 39 { // nothing, and ends of entries outside of the transaction
+			continue
+		}
+		if _, err := Inspect(strings.NewReader(file[:cut]), nil); !errors.Is(err, ErrBadSnapshot) {
+			t.Errorf("cut at %d: %v", cut, err)
+		}
+	}
+	boom := errors.New("boom")
+	for cut := range len(file) {
+		if _, err := Inspect(io.MultiReader(strings.NewReader(file[:cut]), iotest.ErrReader(boom)), nil); !errors.Is(err, boom) || errors.Is(err, ErrBadSnapshot) {
+			t.Errorf("the source fails at %d: %v", cut, err)
+		}
+	}
+	base, err := os.ReadFile("../rdb/testdata/redis-8.0.2/sets.rdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := Inspect(bytes.NewReader(base), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := all.Keys
+	all.Add(found)
+	var b Backup
+	all.Record(&b)
+	if b.Source.Engine != "redis" || b.Source.Version != "8.0.2" || b.Source.Dialect != "redis:12" || b.Commands != 2 || b.Keys != keys || b.Verification.Checksum != "absent" {
+		t.Errorf("%+v", b)
+	}
 }

@@ -47,6 +47,9 @@ func Copy(ctx context.Context, src Source, loader LiveLoader, opts *Options, cfg
 	if len(b.Parts) == 0 {
 		return nil, errors.New("restore: the snapshot has no parts")
 	}
+	if appends(b) || b.Source.Method == "aof" {
+		return nil, errors.New("restore: a snapshot of append-only files can't be copied while it comes: make a backup of it and restore that")
+	}
 	report(opts.Progress, Progress{Stage: StageCheck})
 	v, err := loader.Check(ctx, Requirements{Backup: b, Options: opts})
 	if err != nil {

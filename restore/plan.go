@@ -69,7 +69,11 @@ func (r *Restorer) plan(ctx context.Context, id catalog.ID, loader Loader, opts 
 		return p, nil
 	}
 	start := r.now()
-	if asIs(b, &p.Verdict, opts, start) {
+	untouched := asIs(b, &p.Verdict, opts, start)
+	if judgeAppends(&p.Verdict, b, untouched); p.Verdict.Failed() {
+		return p, nil
+	}
+	if untouched {
 		err = r.planAsIs(ctx, p, opts)
 	} else {
 		err = r.planConversion(ctx, p, loader, opts)

@@ -262,6 +262,12 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 		return false
 	}
 	for _, p := range b.Parts {
+		if p.Dialect == catalog.DialectAOF {
+			if !v.Appends {
+				return false
+			}
+			continue
+		}
 		d, err := rdb.ParseDialect(p.Dialect)
 		if err != nil || v.Dialect != (rdb.Dialect{}) && d != v.Dialect {
 			return false

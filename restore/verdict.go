@@ -80,6 +80,8 @@ type Verdict struct {
 	// Verbatim says that the target keeps what it is given and doesn't run it: what needs no conversion it gets byte for byte, even if keys in it
 	// have expired, or only Dragonfly can read it.
 	Verbatim bool `json:"-"`
+	// Appends says that the target executes the commands of append-only parts itself, which it gets as they are, behind the parts before them.
+	Appends bool `json:"-"`
 	// NoIndexes says that the target can't take definitions of search indexes with the stream, even if its dialect has them.
 	NoIndexes bool `json:"-"`
 	// Holds is how many keys and function libraries the target holds.

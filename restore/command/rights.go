@@ -113,7 +113,7 @@ func (x *examiner) restores(ctx context.Context) error {
 func (x *examiner) contents() error {
 	t, b := x.t, x.need.Backup
 	for _, p := range b.Parts {
-		if p.Dialect == "" {
+		if p.Dialect == "" || p.Dialect == catalog.DialectAOF { // whose commands have no encodings
 			continue
 		}
 		d, err := rdb.ParseDialect(p.Dialect)
