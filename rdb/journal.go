@@ -27,6 +27,9 @@ func (r *Reader) dragonflyOpcode(code uint8) (isEntry, ok bool) {
 	case opZstd, opLZ4:
 		return false, r.beginBlock(code)
 	case opChunk:
+		if r.pass {
+			return false, r.passPiece()
+		}
 		return false, r.beginChunks()
 	}
 	r.pos++

@@ -152,6 +152,16 @@ func (r *Reader) beginChunks() bool {
 	return true
 }
 
+// passPiece consumes a chunk without looking at what is in it.
+func (r *Reader) passPiece() bool {
+	if r.attrs.set {
+		return r.corrupt("a piece of a value follows what belongs to a key")
+	}
+	_, size, ok := r.chunkHead()
+	r.counts.pieces++
+	return ok && r.skip(size)
+}
+
 // chunkHead reads the opcode of a chunk, the id of its value, and its size.
 func (r *Reader) chunkHead() (id uint32, size uint64, ok bool) {
 	if !r.need(9) {

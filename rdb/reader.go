@@ -31,6 +31,11 @@ type ReaderOptions struct {
 	// Spool gives room for what is beyond MaxHeld. The reader closes it once Next has returned an error, io.EOF included, but
 	// doesn't remove what is behind it. Without one, a stream that needs it ends the reader with a *TooLargeError.
 	Spool func() (Spool, error)
+
+	// PassPieces passes over the pieces of large values, instead of joining them and reading the values in order: nothing is held then, and what
+	// lies between them comes when it is there. Such values are no entries, and what is in their pieces isn't looked at; Stats.Pieces counts them.
+	// It is for who waits for what a Dragonfly sends to a replica besides keys.
+	PassPieces bool
 }
 
 const (
@@ -45,7 +50,8 @@ type Reader struct {
 	maxPacked int64
 	maxHeld   int
 	newSpool  func() (Spool, error)
-	size      int // of buffers
+	size      int  // of buffers
+	pass      bool // over pieces of values
 
 	input   input // what the buffer is a window on
 	nest    *nest // for inputs other than the stream itself
@@ -109,7 +115,7 @@ func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
 	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, maxPacked: defaultMaxPacked, maxHeld: defaultMaxHeld, size: size, attrs: noAttributes}
 	if opts != nil {
 		r.maxHeld = cmp.Or(max(opts.MaxHeld, 0), r.maxHeld)
-		r.newSpool = opts.Spool
+		r.newSpool, r.pass = opts.Spool, opts.PassPieces
 		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
 		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
 	}

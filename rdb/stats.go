@@ -25,6 +25,7 @@ type Stats struct {
 	Functions   int64         // libraries
 	Journal     int64         // commands that Dragonfly executed meanwhile, which are to be applied to the keys
 	Modules     []ModuleStats // with values or aux data in the stream, in order of name and version
+	Pieces      int64         // of values that were passed over, which Keys doesn't count: see ReaderOptions.PassPieces
 	Bytes       int64         // Reader.Offset
 	Checksum    Checksum
 }
@@ -63,6 +64,7 @@ type counts struct {
 	firstExpiry int64 // 0 if no key expires
 	functions   int64
 	journal     int64
+	pieces      int64
 	checksum    Checksum
 }
 
@@ -155,7 +157,7 @@ func (c *counts) moduleStats() []ModuleStats {
 
 // Stats returns what was seen so far. The result is the caller's. A key counts as soon as Next returned it.
 func (r *Reader) Stats() Stats {
-	s := Stats{FirstExpiry: r.counts.firstExpiry, Functions: r.counts.functions, Journal: r.counts.journal, Bytes: r.Offset(), Checksum: r.counts.checksum,
+	s := Stats{FirstExpiry: r.counts.firstExpiry, Functions: r.counts.functions, Journal: r.counts.journal, Pieces: r.counts.pieces, Bytes: r.Offset(), Checksum: r.counts.checksum,
 		DBs: r.counts.databases(), Modules: r.counts.moduleStats()}
 	for _, d := range s.DBs {
 		s.Keys += d.Keys
@@ -183,6 +185,7 @@ func (s *Stats) Add(other Stats) {
 	}
 	s.Functions += other.Functions
 	s.Journal += other.Journal
+	s.Pieces += other.Pieces
 	s.Bytes += other.Bytes
 	s.DBs = addDBs(s.DBs, other.DBs)
 	s.Modules = addModules(s.Modules, other.Modules)
