@@ -144,17 +144,24 @@ func (c *Conn) Reply(err error) error {
 func (c *Conn) Write(p []byte) (int, error) { return c.conn.Write(p) }
 
 // Send writes a command.
-func (c *Conn) Send(args ...string) error {
-	c.Within(c.timeout)
+func (c *Conn) Send(args ...string) error { return c.send(c.timeout, args) }
+
+func (c *Conn) send(within time.Duration, args []string) error {
+	c.Within(within)
 	_, err := c.conn.Write(resp.AppendCommand(nil, args...))
 	return err
 }
 
 // Command sends a command and waits for the answer. An error reply is a resp.Error.
 func (c *Conn) Command(args ...string) (resp.Reply, error) {
-	err := c.Send(args...)
+	return c.CommandWithin(c.timeout, args...)
+}
+
+// CommandWithin is Command for an answer that may take another time than those to commands that servers answer at once.
+func (c *Conn) CommandWithin(within time.Duration, args ...string) (resp.Reply, error) {
+	err := c.send(within, args)
 	if err == nil {
-		c.Within(c.timeout)
+		c.Within(within)
 	} else if !Cut(err) {
 		return resp.Reply{}, err
 	}
