@@ -27,6 +27,8 @@ type CopyRequest struct {
 	From        *redis.Options
 	Prefer      replica.Prefer
 	Snapshotter backup.Snapshotter
+	// SnapshotOptions say how the snapshot of From is taken. The zero value finds that out.
+	SnapshotOptions
 	// To is the server that takes the data, or any node of the cluster that does. Required.
 	To *redis.Options
 	// Connections is how many are used to each node of the target; 0: package command's default.
@@ -118,7 +120,8 @@ func (q *CopyRequest) snapshot(ctx context.Context) (*liveSource, error) {
 	snapshotter := q.Snapshotter
 	if snapshotter == nil {
 		var err error
-		if snapshotter, err = replica.New(replica.Config{Options: q.From, Prefer: q.Prefer, Logger: q.Logger}); err != nil {
+		snapshotter, err = newTaker("CopyRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: q.TempDir, log: q.Logger, now: q.Now})
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -38,7 +38,8 @@ type Config struct {
 	Leaser  catalog.Leaser
 	// Logger gets what an operator may want to know. nil: nothing is logged.
 	Logger *slog.Logger
-	// TempDir is where a restore holds values that have to be encoded anew and are too large for memory; empty: the system's.
+	// TempDir is where a restore holds values that have to be encoded anew and are too large for memory, and a backup what it can't hold otherwise;
+	// empty: the system's.
 	TempDir string
 
 	// Compression is "zstd" or "none"; empty: "zstd". Level is that of zstd: "fastest", "fast", "better" or "best"; empty: "fastest".
@@ -61,7 +62,7 @@ type Config struct {
 	// Journal keeps policies and what became of their due times, for this Service and all others that share it. nil: they are kept in Store, which has to
 	// have exclusive creates then; where it doesn't, what has to do with policies is refused, and everything else works.
 	Journal schedule.Journal
-	// DataStores says how a data store is reached when a policy's backup of it is due, or that of BackupOnShutdown: by From and Prefer, or by a Snapshotter;
+	// DataStores says how a data store is reached when a policy's backup of it is due, or that of BackupOnShutdown: by From, Prefer and SnapshotOptions, or by a Snapshotter;
 	// Description, Labels, Recipients and Progress may be set as well, all else comes from the policy. It is asked for each attempt, so that passwords
 	// may change; policies hold none. Its error is that of the attempt. RunSchedules needs it.
 	DataStores func(ctx context.Context, dataStore string) (BackupRequest, error)
@@ -138,11 +139,13 @@ type BackupRequest struct {
 	Description string            // at most 1000 bytes
 	Labels      map[string]string // the host's own, as catalog.ValidLabels says
 
-	// From is the server: its address, credentials, TLS and dialer are used, its pool is not. A host that has a
+	// From is the server, any node of a cluster, or a Sentinel: its address, credentials, TLS and dialer are used, its pool is not. A host that has a
 	// *redis.Client gives client.Options(). Either From or Snapshotter is required.
 	From *redis.Options
 	// Prefer says which node of the server's group sends the snapshot. The zero value prefers a replica.
 	Prefer replica.Prefer
+	// SnapshotOptions say how the snapshot is taken. The zero value finds that out.
+	SnapshotOptions
 	// Snapshotter takes the snapshot in another way.
 	Snapshotter backup.Snapshotter
 
@@ -202,10 +205,12 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 		return nil, errors.New("amber: BackupRequest.From or BackupRequest.Snapshotter is required")
 	case q.From != nil && q.Snapshotter != nil:
 		return nil, errors.New("amber: BackupRequest.From and BackupRequest.Snapshotter exclude each other")
+	case q.Snapshotter != nil && q.Method != SnapshotAuto:
+		return nil, errors.New("amber: BackupRequest.Method and BackupRequest.Snapshotter exclude each other")
 	case q.Snapshotter != nil:
 		return q.Snapshotter, nil
 	}
-	return replica.New(replica.Config{Options: q.From, Prefer: q.Prefer, Logger: s.cfg.Logger})
+	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.

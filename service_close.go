@@ -139,7 +139,7 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 		if err != nil {
 			return err
 		}
-		q.From, q.Prefer, q.Snapshotter = how.From, how.Prefer, how.Snapshotter
+		q.From, q.Prefer, q.SnapshotOptions, q.Snapshotter = how.From, how.Prefer, how.SnapshotOptions, how.Snapshotter
 		if len(q.Recipients) == 0 {
 			q.Recipients = how.Recipients
 		}

@@ -54,8 +54,10 @@ type RestoreRequest struct {
 	// When data is replaced, it is backed up before, as a backup of kind "safety" of the data store TargetStore; empty: that of
 	// Backup. It is encrypted for Config.Recipients; if Backup is encrypted and there are none of these, the restore is refused.
 	// NoSafetyBackup leaves that out. With a Loader of the caller's there is none either, unless To is set as well.
+	// Safety says how its snapshot is taken; the zero value finds that out.
 	NoSafetyBackup bool
 	TargetStore    string
+	Safety         SnapshotOptions
 
 	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
 	Progress func(Progress)
@@ -163,6 +165,9 @@ func (q *RestoreRequest) checkTarget() error {
 	case q.Loader != nil && q.Method != MethodAuto:
 		return errors.New("amber: RestoreRequest.Method and RestoreRequest.Loader exclude each other")
 	}
+	if err := q.Safety.validate(); err != nil {
+		return fmt.Errorf("amber: RestoreRequest.Safety: %w", err)
+	}
 	return nil
 }
 
@@ -186,7 +191,7 @@ func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backu
 		// Who encrypts backups of this data doesn't expect to find some of it in the store as it is.
 		return "", errors.New("the backup to be restored is encrypted, and this one wouldn't be: set Config.Recipients, or leave the safety backup out")
 	}
-	snapshotter, err := replica.New(replica.Config{Options: q.To, Prefer: replica.PreferPrimary, Logger: s.cfg.Logger})
+	snapshotter, err := newTaker("RestoreRequest.Safety", taker{from: q.To, prefer: replica.PreferPrimary, options: q.Safety, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now})
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,215 @@
+package amber
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/probe"
+	"github.com/amberkv/amber/backup/replica"
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/replication"
+)
+
+// A SnapshotMethod is a way to take a snapshot of a server.
+type SnapshotMethod string
+
+// The methods. A cluster's shards are taken by replica or scan, all of them; a Sentinel's group by any.
+const (
+	SnapshotAuto    SnapshotMethod = ""            // the best that the server allows, see SnapshotOptions.Method
+	SnapshotReplica SnapshotMethod = probe.Replica // as a replica of Redis or Valkey gets it, by PSYNC
+	SnapshotFlows   SnapshotMethod = probe.Flows   // as a replica of Dragonfly gets it
+	SnapshotSave    SnapshotMethod = probe.Save    // the server saves files, which are read from where they appear
+	SnapshotScan    SnapshotMethod = probe.Scan    // by SCAN and DUMP, key by key: each is as it was at some instant, all together are of none
+)
+
+// SnapshotOptions say how a snapshot of a server is taken. With the zero value it is found out what the server is and allows, each time anew.
+type SnapshotOptions struct {
+	// Method is taken and no other one; the error says why it can't be. SnapshotAuto asks the server and takes the best that it allows: flows
+	// of a Dragonfly, replica of Redis and Valkey, save where Save is set, and scan where nothing else is allowed. The manifest tells which one that was and why, and says
+	// that the snapshot is fuzzy if it was scan. Where it shows only on trying that the server refuses one, the next is taken; but nothing else is tried once
+	// a server had begun to make a snapshot.
+	Method SnapshotMethod
+
+	// Group is which group is meant where the server of From is a Sentinel; empty: the only one that it watches. The credentials and TLS of From are those of the
+	// group's servers, and of the Sentinel unless it wants none or has its own.
+	Group                              string
+	SentinelUsername, SentinelPassword string
+
+	// SyncCommand is what PSYNC was renamed to, SyncCommands what it was on single nodes, by their host:port. See replica.Config.
+	SyncCommand  string
+	SyncCommands map[string]string
+}
+
+// validate says what is wrong with the options.
+func (o *SnapshotOptions) validate() error {
+	methods := []SnapshotMethod{SnapshotAuto, SnapshotReplica, SnapshotFlows, SnapshotSave, SnapshotScan}
+	if !slices.Contains(methods, o.Method) {
+		return fmt.Errorf("the Method is %q: it can be %q, %q, %q, %q or empty", o.Method, SnapshotReplica, SnapshotFlows, SnapshotSave, SnapshotScan)
+	}
+	if err := replica.ValidSyncCommand(o.SyncCommand); o.SyncCommand != "" && err != nil {
+		return fmt.Errorf("SyncCommand: %w", err)
+	}
+	for addr, name := range o.SyncCommands {
+		if err := replica.ValidSyncCommand(name); err != nil {
+			return fmt.Errorf("SyncCommands of %q: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// A SourceRequest says of which server it is to be found out how a snapshot can be taken.
+type SourceRequest struct {
+	// From is the server, any node of a cluster, or a Sentinel; as for a backup. Required.
+	From *redis.Options
+	SnapshotOptions
+
+	Logger *slog.Logger // nil: nothing is logged
+}
+
+// CheckSource asks a server what it is, and says of each method whether a snapshot can be taken by it, why not, and which one a backup would take. Nothing is
+// begun and nothing written: see package probe for what is asked. An error is one of reaching the server. If no method can be used the report's Err says so.
+func CheckSource(ctx context.Context, q SourceRequest) (*probe.Report, error) {
+	if q.From == nil {
+		return nil, errors.New("amber: SourceRequest.From is required")
+	}
+	if err := q.validate(); err != nil {
+		return nil, fmt.Errorf("amber: SourceRequest: %w", err)
+	}
+	return probe.Run(ctx, q.probe(q.From, q.Logger))
+}
+
+// probe is what a server is asked.
+func (o *SnapshotOptions) probe(from *redis.Options, log *slog.Logger) probe.Config {
+	return probe.Config{Options: from, Group: o.Group, SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
+		SyncCommand: o.SyncCommand, SyncCommands: o.SyncCommands, Logger: log}
+}
+
+// A taker takes snapshots of a data store of which only an address is known: how, it finds out each time.
+type taker struct {
+	from    *redis.Options
+	prefer  replica.Prefer
+	options SnapshotOptions
+	tempDir string
+	log     *slog.Logger
+	now     func() time.Time
+}
+
+// newTaker checks the options. what names them in the error.
+func newTaker(what string, t taker) (*taker, error) {
+	if err := t.options.validate(); err != nil {
+		return nil, fmt.Errorf("amber: %s: %w", what, err)
+	}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	// What else may be wrong, a driver says before anything is asked.
+	if _, err := t.node(probe.Replica, t.from, false); err != nil {
+		return nil, err
+	}
+	return &t, nil
+}
+
+// Snapshot asks the data store what it is, and takes the snapshot in the way that was asked for or else in the best one that is allowed.
+func (t *taker) Snapshot(ctx context.Context) (backup.Snapshot, error) {
+	report, err := probe.Run(ctx, t.options.probe(t.from, t.log))
+	if err != nil {
+		return nil, err
+	}
+	if report.Sentinel != "" && report.Group == "" {
+		return nil, report.Err()
+	}
+	if t.options.Method != SnapshotAuto {
+		return t.by(ctx, string(t.options.Method), report)
+	}
+	usable := report.Usable()
+	if len(usable) == 0 {
+		return nil, report.Err()
+	}
+	var refused []error
+	for _, method := range usable {
+		snapshot, err := t.by(ctx, method, report)
+		switch {
+		case err == nil:
+			src := snapshot.Source()
+			reason := report.ReasonFor(method)
+			for i, r := range refused {
+				reason += "; " + usable[i] + " was refused: " + because(r)
+			}
+			t.log.InfoContext(ctx, "the method of the snapshot was chosen", "node", src.Address, "method", method, "reason", reason)
+			return &chosen{snapshot, reason}, nil
+		case ctx.Err() != nil || !refusal(err):
+			return nil, err
+		}
+		t.log.WarnContext(ctx, "the server refuses a method that nothing spoke against", "method", method, "error", err)
+		refused = append(refused, err)
+	}
+	if len(refused) == 1 {
+		return nil, refused[0]
+	}
+	return nil, fmt.Errorf("no method was allowed: %w", errors.Join(refused...))
+}
+
+// refusal says whether a server refused a snapshot in one way, so that it may be taken in another one: it had begun nothing.
+func refusal(err error) bool {
+	return (errors.Is(err, backup.ErrUnsupported) || errors.Is(err, backup.ErrPermission)) && !errors.Is(err, backup.ErrBegun)
+}
+
+// because is what an error says without the advice, for a manifest.
+func because(err error) string {
+	if e := (*backup.SourceError)(nil); errors.As(err, &e) {
+		return e.Step + ": " + e.Err.Error()
+	}
+	return err.Error()
+}
+
+// by takes the snapshot by one method.
+func (t *taker) by(ctx context.Context, method string, report *probe.Report) (backup.Snapshot, error) {
+	snapshotter, err := t.driver(method, report)
+	if err != nil {
+		return nil, err
+	}
+	return snapshotter.Snapshot(ctx)
+}
+
+// driver returns what takes a snapshot by one method, of all that the data store consists of.
+func (t *taker) driver(method string, report *probe.Report) (backup.Snapshotter, error) {
+	return t.node(method, t.from, false)
+}
+
+// node returns what takes a snapshot of a single server by one method. If it is one of a cluster, that is only of the slots that it has.
+func (t *taker) node(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
+	switch method {
+	case probe.Replica:
+		return replica.New(replica.Config{Options: at, Prefer: t.prefer, SyncCommand: t.options.SyncCommand, SyncCommands: t.options.SyncCommands,
+			ClusterNode: cluster, Now: t.now, Logger: t.log})
+	}
+	return nil, &backup.SourceError{Addr: replication.Address(at), Step: "choose a method", Err: fmt.Errorf("%w: no driver for method %q", backup.ErrUnsupported, method)}
+}
+
+// A chosen snapshot tells why it was taken in the way that it was.
+type chosen struct {
+	backup.Snapshot
+	reason string
+}
+
+func (c *chosen) Source() catalog.Source {
+	src := c.Snapshot.Source()
+	src.Reason = strings.Join(slices.DeleteFunc([]string{c.reason, src.Reason}, func(s string) bool { return s == "" }), "; ")
+	return src
+}
+
+// Shard tells where a part came from, if the driver does.
+func (c *chosen) Shard(p backup.Part) *catalog.Shard {
+	if s, ok := c.Snapshot.(backup.Sharded); ok {
+		return s.Shard(p)
+	}
+	return nil
+}
