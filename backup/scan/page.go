@@ -1,0 +1,102 @@
+package scan
+
+import (
+	"github.com/amberkv/amber/internal/resp"
+)
+
+// maxName and maxPage bound a name and all names of one answer to SCAN, in bytes. They are held in memory.
+const (
+	maxName = 16 << 20
+	maxPage = 32 << 20
+)
+
+// A page is the names of an answer to SCAN, or as many others.
+type page struct {
+	names []byte
+	ends  []int
+	next  int  // the first that is not yet asked for
+	open  int  // how many requests are under way for keys of it
+	old   bool // the names were listed before
+}
+
+func (p *page) reset() { p.names, p.ends, p.next, p.open, p.old = p.names[:0], p.ends[:0], 0, 0, false }
+
+func (p *page) len() int { return len(p.ends) }
+
+func (p *page) name(i int) []byte {
+	from := 0
+	if i > 0 {
+		from = p.ends[i-1]
+	}
+	return p.names[from:p.ends[i]]
+}
+
+func (p *page) add(name []byte) {
+	p.names = append(p.names, name...)
+	p.ends = append(p.ends, len(p.names))
+}
+
+// drop forgets the name that was added last.
+func (p *page) drop() {
+	p.ends = p.ends[:len(p.ends)-1]
+	n := 0
+	if len(p.ends) > 0 {
+		n = p.ends[len(p.ends)-1]
+	}
+	p.names = p.names[:n]
+}
+
+// receive reads the answer to SCAN: it adds the names, and returns the next cursor.
+func (p *page) receive(w *wire) (cursor string, err error) {
+	n, err := w.want(resp.Array)
+	if err != nil {
+		return "", err
+	}
+	if n != 2 {
+		return "", w.bad("an answer to SCAN that is no pair")
+	}
+	text, _, err := w.text(32)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := number(text); !ok && len(text) < 19 {
+		return "", w.bad("a cursor that is no number")
+	}
+	if n, err = w.want(resp.Array); err != nil {
+		return "", err
+	}
+	for range n {
+		if err := p.receiveName(w); err != nil {
+			return "", err
+		}
+	}
+	return string(text), nil
+}
+
+func (p *page) receiveName(w *wire) error {
+	size, err := w.want(resp.Bulk)
+	switch {
+	case err != nil:
+		return err
+	case size < 0:
+		return w.bad("a name that is null")
+	case size > maxName || int64(len(p.names))+size > maxPage:
+		return w.bad("names of more than 32 MiB at a time, or one of more than 16 MiB")
+	}
+	if size+2 <= maxLine {
+		b, err := w.peek(int(size) + 2)
+		if err != nil {
+			return err
+		}
+		p.add(b[:size])
+		w.r += int(size)
+		return w.end()
+	}
+	from := len(p.names)
+	p.names = append(p.names, make([]byte, size)...)
+	if err := w.read(p.names[from:]); err != nil {
+		return err
+	}
+	p.ends = append(p.ends, len(p.names))
+	return w.end()
+}
