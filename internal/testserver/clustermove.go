@@ -3,8 +3,13 @@ package testserver
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // BeginMove begins to move a slot to another primary: the one that has it answers ASK for keys that it doesn't have (any
@@ -101,4 +106,70 @@ func (c *Cluster) setSlot(t testing.TB, at *Server, slot int, state, id string) 
 	if err := c.admin[at].Do(t.Context(), "CLUSTER", "SETSLOT", slot, state, id).Err(); err != nil {
 		t.Fatalf("CLUSTER SETSLOT %d %s at %s: %v", slot, state, at.Addr, err)
 	}
+}
+
+// WriteLoad is the function WriteLoad for a cluster: each primary of the beginning has a pair of counters, in a slot of its own, and keys that are set between; each
+// pair was written when it returns.
+// LoadTorn tells from contents whether a pair is torn. After an error of a server the load goes on with the next pair.
+func (c *Cluster) WriteLoad(t testing.TB) (stop func() int64) {
+	t.Helper()
+	client := c.Client(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var tags []string
+	for _, r := range c.slots(t) {
+		tags = append(tags, KeyFor(r.first, ""))
+	}
+	var n int64
+	write := func(tag string) error {
+		_, err := client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			p.Incr(ctx, "load:a"+tag)
+			p.Set(ctx, fmt.Sprint("load:", n%1000, tag), n, 0)
+			p.Incr(ctx, "load:b"+tag)
+			return nil
+		})
+		n++
+		return err
+	}
+	for _, tag := range tags {
+		if err := write(tag); err != nil {
+			t.Fatalf("writing to a cluster: %v", err)
+		}
+	}
+	done := make(chan int64, 1)
+	go func() {
+		var written int64
+		defer func() { done <- written }()
+		for i := 0; ctx.Err() == nil; i++ {
+			if write(tags[i%len(tags)]) == nil {
+				written++
+			}
+		}
+	}()
+	var once sync.Once
+	var total int64
+	stop = func() int64 {
+		once.Do(func() {
+			cancel()
+			total = <-done
+		})
+		return total
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// LoadTorn takes the keys of WriteLoad out of contents that Snapshot made, and tells how many pairs of counters there were and which of them differ.
+func LoadTorn(contents map[string]string) (pairs int, torn []string) {
+	for key, a := range contents {
+		i := strings.Index(key, "load:a")
+		if i < 0 {
+			continue
+		}
+		pairs++
+		if b := contents[key[:i]+"load:b"+key[i+len("load:a"):]]; a != b {
+			torn = append(torn, fmt.Sprintf("%s is %s and its other %s", key, a, b))
+		}
+	}
+	maps.DeleteFunc(contents, func(key, _ string) bool { return strings.Contains(key, "load:") })
+	return pairs, torn
 }

@@ -1,0 +1,316 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/cluster"
+	"github.com/amberkv/amber/backup/replica"
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/testserver"
+)
+
+// Slots that are on their way, that have moved, and that nobody has.
+func TestSlots(t *testing.T) {
+	eachVersion(t, func(t *testing.T, version string) {
+		c := testserver.StartCluster(t, version, 3, 0)
+		c.Generate(t, 200, 1)
+		same := unharmed(t, c.Nodes())
+		nodes := c.Primaries()
+		var ids []string
+		for _, s := range nodes {
+			id, err := s.Client(t).ClusterMyID(t.Context()).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		h := newHouse(t)
+		given := nodes[2].Options()
+
+		// Stuck: refused, with the slot and both nodes.
+		key := testserver.KeyFor(42, "key")
+		if err := nodes[0].Client(t).Set(t.Context(), key, "1", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		c.BeginMove(t, 42, nodes[1])
+		short := func(c *cluster.Config) { c.SlotWait = 500 * time.Millisecond }
+		_, err := h.run(t, of(t, given, replica.PreferExact, short))
+		refused(t, "a slot that is stuck", err, backup.ErrTransient, "slot 42 is on its way", ids[0], ids[1], nodes[0].Addr, "after 500ms")
+		h.nothing(t)
+
+		// One that arrives is waited for.
+		arrived := make(chan struct{})
+		time.AfterFunc(time.Second, func() { c.FinishMove(t, 42); close(arrived) })
+		b, err := h.run(t, of(t, given, replica.PreferExact, func(c *cluster.Config) { c.SlotWait = 20 * time.Second }))
+		<-arrived
+		if err != nil {
+			t.Fatalf("a slot that arrives: %v", err)
+		}
+		want := c.Contents(t)
+		if int(b.Keys) != len(want) || len(b.Parts[0].Shard.Slots) != 2 || len(b.Parts[1].Shard.Slots) != 2 || b.Parts[1].Shard.Slots[0] != (catalog.SlotRange{First: 42, Last: 42}) {
+			t.Errorf("%d keys of %d, shards of %v and %v", b.Keys, len(want), b.Parts[0].Shard.Slots, b.Parts[1].Shard.Slots)
+		}
+
+		// One that moves between the instants, and one that does there and back.
+		for what, move := range map[string]func(){
+			"slots 42": func() { c.Move(t, 42, nodes[2]) },
+			"slot 43":  func() { c.BeginMove(t, 43, nodes[1]) },
+			"slots 16383": func() {
+				c.Move(t, 16383, nodes[0])
+				c.Move(t, 16383, nodes[2])
+			},
+		} {
+			d := &driver{begin: func(_ context.Context, addr string) error {
+				if addr == nodes[2].Addr {
+					move()
+				}
+				return nil
+			}}
+			_, err = h.run(t, of(t, given, replica.PreferExact, d.with(nil)))
+			words := map[string]string{"slots 42": "slot 42 left " + ids[1], "slot 43": "slot 43 is on its way", "slots 16383": ids[2] + " at " + nodes[2].Addr + " has another epoch"}
+			refused(t, what, err, backup.ErrTransient, words[what], "slots moved while the snapshot was taken")
+			if what == "slot 43" {
+				c.FinishMove(t, 43)
+			}
+		}
+
+		// One that moves when all have begun does no harm.
+		want = c.Contents(t)
+		d := &driver{}
+		var once sync.Once
+		d.read = func(addr string, at int64) { once.Do(func() { c.Move(t, 5000, nodes[2]) }) }
+		b, err = h.run(t, of(t, given, replica.PreferExact, d.with(nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := testserver.Start(t, version)
+		h.restore(t, b, one.Options())
+		checkContents(t, "one server", want, testserver.Snapshot(t, one.Client(t)), 0)
+
+		// With a limit the last shard begins when others were read: then it does.
+		once = sync.Once{}
+		d.read = func(addr string, at int64) { once.Do(func() { c.Move(t, 5001, nodes[2]) }) }
+		_, err = h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: of(t, given, replica.PreferExact, d.with(func(c *cluster.Config) { c.Parallel = 1 })), Parallel: 1})
+		refused(t, "a slot that moved before the last part", err, backup.ErrTransient, "slot 5001 left")
+
+		same()
+		// And nobody's.
+		for _, s := range nodes {
+			cl := s.Client(t)
+			if err := cl.ClusterDelSlots(t.Context(), 100, 101, 7).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = h.run(t, of(t, given, replica.PreferExact, nil))
+		refused(t, "missing slots", err, backup.ErrUnsupported, "slots 7, 100-101 have no node")
+	}, "redis-8.0", "valkey-9.1")
+}
+
+// A primary that is killed while its part is read: its replica is promoted and gives the part, the others go on. And then one without a replica.
+func TestFailover(t *testing.T) {
+	eachVersion(t, func(t *testing.T, version string) {
+		c := testserver.StartCluster(t, version, 3, 1)
+		c.Generate(t, 300, 1)
+		nodes := c.Primaries()
+		want := c.Contents(t)
+		for _, s := range c.Nodes() { // so that all is not in the sockets when a node dies
+			if err := s.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "3000").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h := newHouse(t)
+		stop := c.WriteLoad(t)
+		d := &driver{}
+		var once sync.Once
+		d.read = func(addr string, at int64) {
+			if addr == nodes[1].Addr && at > 0 {
+				once.Do(func() {
+					nodes[1].Kill()
+					if !campaign() { // else the nodes find out themselves, which takes as long as a node may be silent
+						time.AfterFunc(time.Second, func() { promote(t, c.Replicas(nodes[1])[0]) })
+					}
+				})
+			}
+		}
+		b, err := h.run(t, of(t, nodes[1].Options(), replica.PreferExact, d.with(func(cfg *cluster.Config) { cfg.Addrs = []string{nodes[0].Addr} })))
+		stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		promoted := c.Replicas(nodes[1])[0]
+		id, err := promoted.Client(t).ClusterMyID(t.Context()).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sh := b.Parts[1].Shard
+		if sh.Attempts != 2 || sh.ID != id || sh.Address != promoted.Addr || sh.Role != "primary" || len(sh.Slots) != 1 {
+			t.Errorf("the shard that failed over is %+v, want 2 attempts from %s at %s", sh, id, promoted.Addr)
+		}
+		if b.Parts[0].Shard.Attempts != 0 || b.Parts[2].Shard.Attempts != 0 || d.count[nodes[0].Addr] != 1 || d.count[nodes[2].Addr] != 1 {
+			t.Errorf("the other shards were begun more than once: %v", d.count)
+		}
+		if b.Source.Spread < time.Second {
+			t.Errorf("the spread is %v", b.Source.Spread)
+		}
+		one := testserver.Start(t, version)
+		h.restore(t, b, one.Options())
+		checkContents(t, "one server", want, testserver.Snapshot(t, one.Client(t)), 3)
+
+		// Without a replica: an error within the time that was given, and the others are left alone.
+		same := unharmed(t, []*testserver.Server{nodes[0], nodes[2]})
+		begin := time.Now()
+		once = sync.Once{}
+		d.read = func(addr string, at int64) {
+			if addr == promoted.Addr && at > 0 {
+				once.Do(func() { promoted.Kill() })
+			}
+		}
+		_, err = h.run(t, of(t, nodes[0].Options(), replica.PreferExact, d.with(func(c *cluster.Config) { c.FailoverWait = 2 * time.Second })))
+		refused(t, "a shard that is lost", err, backup.ErrTransient, "slots 5461-10921 have no primary that answers for 2s", "the server closed the connection")
+		if took := time.Since(begin); took > 40*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		same()
+		// And before anything was begun.
+		_, err = h.run(t, of(t, nodes[0].Options(), replica.PreferExact, func(c *cluster.Config) { c.SlotWait = 300 * time.Millisecond }))
+		refused(t, "a shard that is down", err, backup.ErrTransient, "the primary of slots 5461-10921", "doesn't answer")
+	}, "redis-7.0", "valkey-8.1")
+}
+
+// promote makes a replica the primary of its shard, though nobody voted for it.
+func promote(t *testing.T, s *testserver.Server) {
+	if err := s.Client(t).Do(t.Context(), "CLUSTER", "FAILOVER", "TAKEOVER").Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is refused at once, and how often what isn't is tried.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	alone := testserver.Start(t, "redis-7.0")
+	_, err := of(t, alone.Options(), replica.PreferExact, nil).Snapshot(t.Context())
+	refused(t, "no node of a cluster", err, backup.ErrUnsupported, "no node of a cluster", alone.Addr)
+
+	free, ferr := testserver.FreeAddr()
+	if ferr != nil {
+		t.Fatal(ferr)
+	}
+	o := alone.Options()
+	o.Addr = free
+	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
+	refused(t, "nobody there", err, nil, "nothing listens there")
+
+	c := testserver.StartCluster(t, "valkey-8.1", 1, 0, "--requirepass", canary)
+	c.Generate(t, 50, 1)
+	node := c.Nodes()[0]
+	o = node.Options()
+	o.Password = canary + "2"
+	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
+	refused(t, "a wrong password", err, backup.ErrAuth)
+	node.AddUser(t, "few", canary, "+psync", "+replconf", "+info")
+	o = node.Options()
+	o.Username = "few"
+	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
+	refused(t, "no right to ask", err, backup.ErrPermission, "+cluster +info")
+	node.AddUser(t, "enough", canary, "+psync", "+replconf", "+info", "+cluster")
+	o.Username = "enough"
+	h := newHouse(t)
+	b, err := h.run(t, of(t, o, replica.PreferReplica, nil))
+	if err != nil || len(b.Parts) != 1 || b.Keys < 40 || b.Source.Spread != 0 {
+		t.Errorf("a cluster of one: %v, %v", b, err)
+	}
+
+	// A node that can't for a while is asked again after a pause, so often as is given and no more; one that refuses is not.
+	broken := errors.New("it is broken")
+	for _, test := range []struct {
+		err          error
+		fail         int // so many times
+		tried        int
+		kind, second error
+	}{
+		{broken, 2, 3, nil, nil},
+		{broken, 100, 3, broken, nil},
+		{backup.ErrPermission, 100, 1, backup.ErrPermission, nil},
+		{backup.ErrUnsupported, 100, 1, backup.ErrUnsupported, nil},
+	} {
+		tried := 0
+		d := &driver{begin: func(context.Context, string) error {
+			if tried++; tried <= test.fail {
+				return &backup.SourceError{Addr: "x", Step: "y", Err: test.err}
+			}
+			return nil
+		}}
+		b, err := h.run(t, of(t, o, replica.PreferExact, d.with(nil)))
+		if tried != test.tried || !errors.Is(err, test.kind) || errors.Is(err, backup.ErrAgain) {
+			t.Errorf("%v, %d times: %v after %d attempts, want %d", test.err, test.fail, err, tried, test.tried)
+		}
+		if err == nil && b.Parts[0].Shard.Attempts != 3 {
+			t.Errorf("%d attempts in the manifest", b.Parts[0].Shard.Attempts)
+		}
+	}
+}
+
+// More shards than are begun at a time, one of them empty: each is begun when its turn comes.
+func TestParallel(t *testing.T) {
+	t.Parallel()
+	c := testserver.StartCluster(t, "valkey-9.1", 5, 0)
+	c.Generate(t, 200, 1)
+	nodes := c.Primaries()
+	empty := nodes[3].Client(t)
+	if err := empty.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	want := c.Contents(t)
+	same := unharmed(t, nodes)
+	var mu sync.Mutex
+	now, most := map[string]bool{}, 0
+	d := &driver{}
+	d.begun = func(addr string) {
+		mu.Lock()
+		defer mu.Unlock()
+		now[addr] = true
+		most = max(most, len(now))
+	}
+	d.ended = func(addr string) {
+		mu.Lock()
+		defer mu.Unlock()
+		delete(now, addr)
+	}
+	h := newHouse(t)
+	b, err := h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Parallel: 2,
+		Snapshotter: of(t, nodes[0].Options(), replica.PreferReplica, d.with(func(c *cluster.Config) { c.Parallel = 2 }))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most != 2 || len(b.Parts) != 5 || int(b.Keys) != len(want) || b.Parts[3].Keys != 0 || len(b.Parts[3].Shard.Slots) == 0 {
+		t.Errorf("%d at a time, want 2; %d parts with %d keys, want 5 with %d", most, len(b.Parts), b.Keys, len(want))
+	}
+	same()
+	one := testserver.Start(t, "valkey-9.1")
+	h.restore(t, b, one.Options())
+	checkContents(t, "one server", want, testserver.Snapshot(t, one.Client(t)), 0)
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	c := testserver.StartClusterTLS(t, "redis-8.0", 2, 1, "--requirepass", canary)
+	c.Generate(t, 100, 1)
+	h := newHouse(t)
+	b, err := h.run(t, of(t, c.Nodes()[0].Options(), replica.PreferReplica, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := testserver.Start(t, "redis-8.0")
+	h.restore(t, b, one.Options())
+	checkContents(t, "one server", c.Contents(t), testserver.Snapshot(t, one.Client(t)), 0)
+	for i, p := range b.Parts {
+		if want := c.Replicas(c.Primaries()[i])[0].Addr; p.Shard.Address != want {
+			t.Errorf("part %d is from %s, want the replica %s", i, p.Shard.Address, want)
+		}
+	}
+}
