@@ -30,14 +30,15 @@ type ImportRequest struct {
 	More     []string
 	MaxBytes int64
 
-	// Key is that of an RDB file, or of the summary of a DFS set, in a store: in From, if it is set, which stays the caller's, else in
+	// Key is that of an RDB file, of the summary of a DFS set, or of the manifest of append-only files (NAME.manifest, or their directory with its slash; a
+	// single file as Redis 6.2 has it is called NAME.aof), in a store: in From, if it is set, which stays the caller's, else in
 	// that of Config.Stores which is called FromStore, else in Config.Store. See package dumpfile.
 	Key       string
 	From      storage.Store
 	FromStore string
 	// Adopt makes the backup refer to the files in the store, which has to be the one that is imported to, instead of storing their bytes
 	// again. They stay what they are when the backup is deleted; who changes or removes them makes the backup one that doesn't verify.
-	// They are neither compressed nor encrypted, so that Adopt is refused where there are recipients.
+	// They are neither compressed nor encrypted, so that Adopt is refused where there are recipients. Append-only files can't be adopted.
 	Adopt bool
 
 	// Reader gives one RDB file, and File is what it is called. It is read to its io.EOF and stays the caller's; a Read that waits when the
@@ -111,7 +112,7 @@ func (s *Service) importSource(q *ImportRequest) (backup.Snapshotter, error) {
 			}
 			from = place.Store
 		}
-		return dumpfile.New(dumpfile.Config{Store: from, Name: q.Key, Adopt: q.Adopt})
+		return dumpfile.Of(dumpfile.Config{Store: from, Name: q.Key, Adopt: q.Adopt})
 	case q.Reader != nil:
 		return dumpfile.Stream(q.File, q.Reader), nil
 	}

@@ -42,13 +42,15 @@ func (a *app) importCommand() *cobra.Command {
 		Use:   "import --id DATASTORE SOURCE | --list [DIRECTORY]",
 		Short: "Make a backup of what a server wrote itself",
 		Long: `Make a backup of a snapshot that a server wrote itself: an RDB file such as dump.rdb, or a set of Dragonfly's, by the name of its
-summary (NAME-summary.dfs). It is proved on its way, and listed when it is stored, as a backup of a server is. SOURCE is one of:
+summary (NAME-summary.dfs), or append-only files, by their directory or manifest. It is proved on its way, and listed when it is stored, as a
+backup of a server is. SOURCE is one of:
 
-  PATH           a file of this machine; the shards of a set are beside its summary
+  PATH           a file of this machine; the shards of a set are beside its summary. Of append-only files, their directory (appendonlydir), their
+                 manifest, or the single NAME.aof of Redis 6.2 and older; their server may be running
   -              an RDB file from standard input
   https://…      a URL, which may be signed; the shards of a set are beside its summary, or are given as further URLs
   @FILE          a file that holds the URL, and in further lines those of shards; @- is standard input
-  KEY            with --from-store or --adopt, the name of a file in that store
+  KEY            with --from-store or --adopt, the name of a file in that store; of append-only files, that of their manifest
 
 Everybody on a machine can see command lines: prefer @FILE for a signed URL. Its query is told to nobody.
 
@@ -60,6 +62,7 @@ With --list nothing is imported: it shows what a directory or --from-store has, 
 starts.`,
 		Example: `  amberctl import --list /var/lib/redis
   amberctl import --id orders --name from-the-old-host /var/lib/redis/dump.rdb
+  amberctl import --id orders /var/lib/redis/appendonlydir
   amberctl import --id sessions --retain 30d @signed-url.txt
   amberctl import --id carts --from-store file:///snapshots dump-2026-08-22T11:55:03-summary.dfs`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -283,7 +286,11 @@ func importPath(q *amber.ImportRequest, name string) (done func(), err error) {
 	case err != nil:
 		return done, err
 	case info.IsDir():
-		return done, usagef("%s is a directory: 'amberctl import --list %s' shows what is in it", name, name)
+		manifests, err := filepath.Glob(filepath.Join(escapeGlob(path), "*.manifest"))
+		if err != nil || len(manifests) == 0 {
+			return done, usagef("%s is a directory without append-only files: 'amberctl import --list %s' shows what is in it", name, name)
+		}
+		return importAOF(q, name, path)
 	case !info.Mode().IsRegular():
 		in, err := os.Open(path)
 		if err != nil {
@@ -301,11 +308,29 @@ func importPath(q *amber.ImportRequest, name string) (done func(), err error) {
 		return done, err
 	}
 	done = func() { store.Close() }
-	if q.Snapshotter, err = dumpfile.New(dumpfile.Config{Store: store, Name: base}); err != nil {
+	if q.Snapshotter, err = dumpfile.Of(dumpfile.Config{Store: store, Name: base}); err != nil {
 		done()
 		return func() {}, usagef("%s: %w", name, err)
 	}
 	return done, nil
+}
+
+// importAOF makes the request one for a directory of append-only files.
+func importAOF(q *amber.ImportRequest, name, dir string) (done func(), err error) {
+	store, err := filestore.New(dir, nil)
+	if err != nil {
+		return func() {}, err
+	}
+	if q.Snapshotter, err = dumpfile.NewAOF(dumpfile.AOFConfig{Store: store}); err != nil {
+		store.Close()
+		return func() {}, usagef("%s: %w", name, err)
+	}
+	return func() { store.Close() }, nil
+}
+
+// escapeGlob takes the meaning from what has one in a pattern.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace(path)
 }
 
 // hint adds to an error of an import what to change on the command line.

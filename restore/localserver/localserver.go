@@ -45,6 +45,10 @@ type Config struct {
 	// user of the machine can see them. The address and the password of a server are not theirs to change.
 	Args []string
 
+	// Fill, if set, is called with the path of each server's directory before the server is started, and puts what it begins with there: an append-only directory, as
+	// package dumpfile writes it, of which Args then tell ("--appendonly", "yes"), or a dump.rdb. The server may have keys then.
+	Fill func(ctx context.Context, dir string) error
+
 	// AnyServer lets the program be of another engine than what the backup came from, or older, or lack modules: for a loader that
 	// converts, and says itself what the server can't take. By default such a server is an error.
 	AnyServer bool
@@ -178,16 +182,16 @@ func (p *Provisioner) suits(ctx context.Context, s *Server, need restore.Need) e
 		return fmt.Errorf("%w: process %s answers at %s, and the server is process %d", errPortTaken, info["process_id"], s.addr, pid)
 	}
 	s.Engine, s.Version = target.Product(info)
-	return check(p.cfg.Program, info, text, need, p.cfg.AnyServer)
+	return check(p.cfg.Program, info, text, need, p.cfg.AnyServer, p.cfg.Fill != nil)
 }
 
 // check compares what a server says of itself with what is needed.
-func check(program string, info resp.Info, text string, need restore.Need, anyServer bool) error {
+func check(program string, info resp.Info, text string, need restore.Need, anyServer, filled bool) error {
 	engine, version := target.Product(info)
 	if mode := target.Mode(info); mode != "standalone" {
 		return fmt.Errorf("the server runs in %s mode, and a standalone one is needed: leave out the setting that makes it so", mode)
 	}
-	if keys := target.Keyspace(info).Total(); keys > 0 {
+	if keys := target.Keyspace(info).Total(); keys > 0 && !filled {
 		return fmt.Errorf("the server has %d keys already: leave out the setting that makes it load them", keys)
 	}
 	if total := info.Int("total_system_memory"); total > 0 && need.Memory > total {

@@ -65,6 +65,11 @@ func (s *Server) start(ctx context.Context, cfg *Config, settings string) error 
 	if s.dir, err = filepath.Abs(s.dir); err != nil { // this process may change its directory
 		return err
 	}
+	if cfg.Fill != nil {
+		if err := cfg.Fill(ctx, s.dir); err != nil {
+			return fmt.Errorf("filling the server's directory: %w", err)
+		}
+	}
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
