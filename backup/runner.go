@@ -104,6 +104,7 @@ type Request struct {
 	Others      []catalog.Catalog // of other stores, in which no backup of the data store may have the name either
 	Seal        *seal.Options     // nil: that of the Config
 	Parallel    int               // how many parts of the snapshot are read at a time; 0: DefaultParallel
+	Budget      Budget            // how often the data store may be asked for a snapshot; zero: as often as somebody wants
 	Progress    func(Progress)    // called about five times a second, from one goroutine at a time; may be nil
 
 	// Registered is called when the catalog knows the run and before the source is asked for anything, from one goroutine; may be nil. If it returns an
@@ -129,6 +130,9 @@ func (q *Request) Validate() error {
 	}
 	if q.Parallel < 0 {
 		return fmt.Errorf("backup: Request.Parallel is negative: %d", q.Parallel)
+	}
+	if err := q.Budget.Validate(); err != nil {
+		return fmt.Errorf("backup: Request.Budget: %w", err)
 	}
 	if q.Retain < 0 {
 		return fmt.Errorf("backup: Request.Retain is negative: %v", q.Retain)
@@ -156,6 +160,8 @@ func (q *Request) Validate() error {
 //
 // One data store has one run at a time, over any number of processes: while another is at work the error wraps ErrBusy. A
 // run that was killed blocks the next for at most the lease time; one that was paused past it can't publish any more.
+//
+// A run that Request.Budget doesn't allow is refused before anything is asked of the source or recorded: the error wraps ErrBudget and a *BudgetError.
 //
 // When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, within a second;
 // what it doesn't manage is left to Sweep.
@@ -299,6 +305,7 @@ type run struct {
 	rev       catalog.Revision // of b in the catalog; empty before it is registered
 	chunks    int              // that each part which is read has for its memory
 	published bool             // writing the manifest was begun: it may be there
+	asked     bool             // the source was asked for a snapshot
 
 	mu        sync.Mutex // parts are read at a time
 	committed []string   // keys of the parts that may be in the store
@@ -307,6 +314,9 @@ type run struct {
 func (n *run) do(ctx context.Context) error {
 	crashpoint.Hit(crashpoint.BackupLeased)
 	n.meter.stage(StageConnect, 0)
+	if err := n.afford(ctx); err != nil {
+		return err
+	}
 	if err := n.register(ctx); err != nil {
 		return err
 	}
@@ -317,8 +327,10 @@ func (n *run) do(ctx context.Context) error {
 		}
 	}
 
+	n.asked = true
 	snap, err := n.q.Snapshotter.Snapshot(ctx)
 	if err != nil {
+		n.asked = !errors.Is(err, ErrSpared)
 		return fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	defer snap.Close()
@@ -511,7 +523,7 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 	defer cancel()
 	// First the record: this and the manifest exclude each other, so from here on it is settled which of the two it is.
 	b := *n.b
-	b.State, b.Error, b.Parts = catalog.StateFailed, cause.Error(), nil
+	b.State, b.Error, b.Parts, b.Spared = catalog.StateFailed, cause.Error(), nil, !n.asked && b.Kind != catalog.KindCopy
 	if len(b.Recipients) > 0 && errors.Is(cause, ErrNotSound) {
 		// It names the key where the snapshot is broken, which only the recipients may read.
 		b.Error = ErrNotSound.Error() + "; what it was is not recorded, for the data is encrypted"

@@ -79,7 +79,8 @@ type Backup struct {
 	Description string `json:"description,omitempty"`
 	Kind        Kind   `json:"kind"`
 	State       State  `json:"state"`
-	Error       string `json:"error,omitempty"` // why it failed
+	Error       string `json:"error,omitempty"`  // why it failed
+	Spared      bool   `json:"spared,omitempty"` // it failed before its source was asked for a snapshot
 
 	CreatedAt time.Time `json:"createdAt"` // when the run began
 	ReadyAt   time.Time `json:"readyAt,omitzero"`
