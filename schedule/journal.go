@@ -103,7 +103,11 @@ type Attempt struct {
 	Backup  catalog.ID `json:"backup,omitempty"` // that was begun
 	Error   string     `json:"error,omitempty"`
 
-	// Neither is a try as Policy.Retries counts them, but a second one that was lost is.
+	// NotBefore: the attempt was refused, because no backup of the data store may begin before that time; see LaterError. Of several in a row there
+	// is the last.
+	NotBefore time.Time `json:"notBefore,omitzero"`
+
+	// None of these, nor one that was refused, is a try as Policy.Retries counts them, but a second one that was lost is.
 	Lost    bool `json:"lost,omitempty"`    // its scheduler died, or lost its lease: another one, that took over, says so
 	Stopped bool `json:"stopped,omitempty"` // its scheduler was stopped before it could end
 }

@@ -137,7 +137,7 @@ func barred(st *state, r *Run, now time.Time) string {
 		switch {
 		case a.Lost:
 			lost++
-		case !a.Stopped:
+		case !a.Stopped && a.NotBefore.IsZero():
 			failed++
 		}
 	}
@@ -151,6 +151,9 @@ func barred(st *state, r *Run, now time.Time) string {
 		return "there are no further attempts: the policy's schedule was changed"
 	case !now.Before(r.WindowEnd):
 		return "there are no further attempts: the window ended at " + r.WindowEnd.Format(time.RFC3339)
+	case !r.Attempts[len(r.Attempts)-1].NotBefore.Before(r.WindowEnd):
+		return fmt.Sprintf("there are no further attempts: the next backup may begin at %s, and the window ends at %s",
+			r.Attempts[len(r.Attempts)-1].NotBefore.Format(time.RFC3339), r.WindowEnd.Format(time.RFC3339))
 	case tries > st.p.Retries:
 		return fmt.Sprintf("there are no further attempts: the policy's retries are %d", st.p.Retries)
 	}
@@ -208,9 +211,13 @@ func pauseBefore(r *Run, retries int, now time.Time) time.Duration {
 	}
 	failed := 0
 	for _, a := range r.Attempts {
-		if !a.Lost && !a.Stopped {
+		if !a.Lost && !a.Stopped && a.NotBefore.IsZero() {
 			failed++
 		}
+	}
+	if !last.NotBefore.IsZero() {
+		// Whose clock said that isn't known: a pause that is too short is followed by another one.
+		return max(0, last.EndedAt.Add(firstPause).Sub(now), last.NotBefore.Sub(now))
 	}
 	pause := firstPause
 	for range failed - 1 {
@@ -249,6 +256,7 @@ func (d *dealing) attempt(ctx context.Context, rec *record, p *Policy) (ended bo
 		return true, d.finish(ctx, rec, RunDone, "")
 	}
 	a.Error = cut(jerr.Error())
+	later := (*LaterError)(nil)
 	switch {
 	case errors.Is(context.Cause(ctx), errStopped):
 		a.Stopped = true
@@ -266,6 +274,11 @@ func (d *dealing) attempt(ctx context.Context, rec *record, p *Policy) (ended bo
 			return true, err
 		}
 		return d.ponder(ctx, rec)
+	case errors.As(jerr, &later) && a.Backup == "":
+		a.NotBefore = later.At.UTC()
+		if !first && !r.Attempts[n-2].NotBefore.IsZero() {
+			r.Attempts = append(r.Attempts[:n-2], *a)
+		}
 	}
 	return false, d.put(ctx, rec)
 }

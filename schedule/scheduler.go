@@ -19,6 +19,19 @@ import (
 // ErrOverlap is what a Job's error wraps if the data store is being backed up by somebody else: the due time is skipped.
 var ErrOverlap = errors.New("a backup of the data store has not ended")
 
+// A LaterError is what a Job's error wraps if the backup may not begin yet, and nothing was asked of the data store: the attempt is made again at that time if the
+// window lasts as long, and is no retry of those that Policy.Retries counts. It counts only if Due.Registered wasn't called.
+type LaterError struct {
+	At  time.Time // when it may begin
+	Err error     // why not now
+}
+
+// Error tells why the backup may not begin yet.
+func (e *LaterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why the backup may not begin yet.
+func (e *LaterError) Unwrap() error { return e.Err }
+
 // A Job makes the backups of due times.
 type Job interface {
 	// Backup makes the backup of a due time and returns when that is ready or has failed. It calls d.Registered before it asks the data store

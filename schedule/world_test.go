@@ -273,6 +273,9 @@ func (n *node) Backup(ctx context.Context, d Due) (id catalog.ID, err error) {
 	var b *made
 	err = n.call("Backup", func() error {
 		takes, fails := n.plan(d)
+		if later := (*LaterError)(nil); errors.As(fails, &later) {
+			return fails // before anything is begun
+		}
 		n.world.mu.Lock()
 		if other := n.busy[d.Policy.DataStore]; other != nil && !other.by.out() {
 			n.world.mu.Unlock()
