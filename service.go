@@ -16,6 +16,7 @@ import (
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/fetch"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
@@ -52,6 +53,12 @@ type Config struct {
 	// of them is neither restored nor verified: what this Service makes, safety backups too, needs a Signer whose key is among them.
 	Signer crypto.Signer
 	Trust  []ed25519.PublicKey
+
+	// SourceLimits are what a server may be put to by its backup, as package govern says. The zero value waits for a fork that is running and refuses what can't
+	// go well. SyncBudget is how often a data store may be asked for a snapshot, whoever wants it; the zero value is as often as somebody does. Both are those of
+	// requests that say nothing else. Of a Snapshotter that the host gives only the budget applies.
+	SourceLimits govern.Limits
+	SyncBudget   backup.Budget
 
 	// Web says what imports by URL may reach. The zero value: https and public addresses.
 	Web fetch.Policy
@@ -126,6 +133,9 @@ func New(cfg Config) (*Service, error) {
 			return nil, err
 		}
 	}
+	if err := s.checkSources(); err != nil {
+		return nil, err
+	}
 	if err := s.addSchedules(); err != nil {
 		return nil, err
 	}
@@ -148,6 +158,10 @@ type BackupRequest struct {
 	SnapshotOptions
 	// Snapshotter takes the snapshot in another way.
 	Snapshotter backup.Snapshotter
+
+	// SourceLimits and SyncBudget are those of this backup; nil: those of the Config.
+	SourceLimits *govern.Limits
+	SyncBudget   *backup.Budget
 
 	Store string // the name of one of Config.Stores; empty: Config.Store
 	// Recipients are those who can open this backup; none: those of the Config.
@@ -181,7 +195,7 @@ func (s *Service) prepare(q *BackupRequest) (do func(ctx context.Context, regist
 	if err != nil {
 		return nil, err
 	}
-	request := backup.Request{DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
+	request := backup.Request{Budget: s.budget(q), DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain}
 	if err := request.Validate(); err != nil {
 		return nil, err
@@ -210,7 +224,8 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 	case q.Snapshotter != nil:
 		return q.Snapshotter, nil
 	}
-	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now})
+	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now,
+		limits: s.limits(q)})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.

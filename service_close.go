@@ -140,6 +140,7 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 			return err
 		}
 		q.From, q.Prefer, q.SnapshotOptions, q.Snapshotter = how.From, how.Prefer, how.SnapshotOptions, how.Snapshotter
+		q.SourceLimits, q.SyncBudget = cmp.Or(q.SourceLimits, how.SourceLimits), cmp.Or(q.SyncBudget, how.SyncBudget)
 		if len(q.Recipients) == 0 {
 			q.Recipients = how.Recipients
 		}
@@ -165,7 +166,7 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 			return fmt.Errorf("its Name: %w", err)
 		}
 	}
-	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
+	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{Budget: s.budget(&q), DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
 	return err
 }

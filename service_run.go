@@ -164,7 +164,7 @@ func (s job) Backup(ctx context.Context, d schedule.Due) (catalog.ID, error) {
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, d.Policy.Labels)
-	r := backup.Request{DataStore: q.DataStore, Name: name, Description: q.Description, Kind: catalog.KindAutomatic, Snapshotter: snapshotter,
+	r := backup.Request{Budget: s.budget(q), DataStore: q.DataStore, Name: name, Description: q.Description, Kind: catalog.KindAutomatic, Snapshotter: snapshotter,
 		Policy: d.Policy.ID, DueTime: d.Due, Labels: labels, Seal: s.seal(q.Recipients), Registered: d.Registered}
 	b, err := s.run(ctx, at, "backup", d.Attempt, q.Progress, r)
 	switch {
@@ -173,7 +173,7 @@ func (s job) Backup(ctx context.Context, d schedule.Due) (catalog.ID, error) {
 	case errors.Is(err, backup.ErrBusy):
 		return "", fmt.Errorf("%w: %w", schedule.ErrOverlap, err)
 	}
-	return "", err
+	return "", later(err)
 }
 
 // outlived waits for the end of the lease for which a further attempt was refused, if it was: who died at the attempt before may have left it, and then a due time isn't

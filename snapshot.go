@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/probe"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
@@ -100,6 +101,7 @@ type taker struct {
 	tempDir string
 	log     *slog.Logger
 	now     func() time.Time
+	limits  *govern.Limits // what a server may be put to; nil: it isn't governed
 }
 
 // newTaker checks the options. what names them in the error.
@@ -121,17 +123,17 @@ func newTaker(what string, t taker) (*taker, error) {
 func (t *taker) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 	report, err := probe.Run(ctx, t.options.probe(t.from, t.log))
 	if err != nil {
-		return nil, err
+		return nil, &spared{err}
 	}
 	if report.Sentinel != "" && report.Group == "" {
-		return nil, report.Err()
+		return nil, &spared{report.Err()}
 	}
 	if t.options.Method != SnapshotAuto {
 		return t.by(ctx, string(t.options.Method), report)
 	}
 	usable := report.Usable()
 	if len(usable) == 0 {
-		return nil, report.Err()
+		return nil, &spared{report.Err()}
 	}
 	var refused []error
 	for _, method := range usable {
@@ -184,8 +186,22 @@ func (t *taker) driver(method string, report *probe.Report) (backup.Snapshotter,
 	return t.node(method, t.from, false)
 }
 
-// node returns what takes a snapshot of a single server by one method. If it is one of a cluster, that is only of the slots that it has.
+// node returns what takes a snapshot of a single server by one method, and spares that server. If it is one of a cluster, that is only of the slots that it has.
 func (t *taker) node(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
+	inner, err := t.ungoverned(method, at, cluster)
+	if err != nil || t.limits == nil {
+		return inner, err
+	}
+	g, err := govern.New(govern.Config{Snapshotter: inner, Options: at, Method: method, Replica: t.prefer == replica.PreferReplica, Several: cluster,
+		Limits: *t.limits, Logger: t.log})
+	if err != nil {
+		return nil, fmt.Errorf("amber: SourceLimits: %w", err)
+	}
+	return g, nil
+}
+
+// ungoverned is node without that.
+func (t *taker) ungoverned(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
 	switch method {
 	case probe.Replica:
 		return replica.New(replica.Config{Options: at, Prefer: t.prefer, SyncCommand: t.options.SyncCommand, SyncCommands: t.options.SyncCommands,

@@ -136,6 +136,9 @@ type Config struct {
 	Method string
 	// Replica: the Snapshotter prefers a replica of the server. Then one that is in sync is looked at in the server's place.
 	Replica bool
+	// Several: the server is one of those that a snapshot is taken of, as a cluster's node. A refusal doesn't wrap backup.ErrSpared then, for others may have been
+	// asked by now.
+	Several bool
 	// Limits are what the source may be put to.
 	Limits Limits
 	// Expected is how long a snapshot takes, as that of the last backup did; 0: it is guessed from the memory in use.

@@ -70,11 +70,11 @@ func (s *Snapshotter) ready(ctx context.Context) (*before, error) {
 				}
 				l.Close()
 				if err := clock.Sleep(ctx, min(s.tuning.poll, left)); err != nil {
-					return nil, spared(&backup.SourceError{Addr: l.Addr, Step: "wait for the source to be ready", Err: err, Hint: point.Seen})
+					return nil, s.spared(&backup.SourceError{Addr: l.Addr, Step: "wait for the source to be ready", Err: err, Hint: point.Seen})
 				}
 				continue
 			}
-			e := &LimitError{Name: point.Name, Seen: point.Seen, Limit: point.Limit, refused: true}
+			e := &LimitError{Name: point.Name, Seen: point.Seen, Limit: point.Limit, refused: !s.cfg.Several}
 			err = &backup.SourceError{Addr: l.Addr, Step: "look at the source", Err: e, Hint: point.Hint}
 		}
 		l.Close()
@@ -110,12 +110,12 @@ func (s *Snapshotter) tell(ctx context.Context, addr string, f *facts) {
 func (s *Snapshotter) open(ctx context.Context) (*link.Conn, error) {
 	given, err := s.connect(ctx, "")
 	if err != nil {
-		return nil, spared(err)
+		return nil, s.spared(err)
 	}
 	if _, _, err := given.AskInfo(); err != nil {
 		err = given.Fail("INFO", err)
 		given.Close()
-		return nil, spared(err)
+		return nil, s.spared(err)
 	}
 	if !s.cfg.Replica || given.Role() != "primary" {
 		return given, nil
@@ -135,7 +135,7 @@ func (s *Snapshotter) open(ctx context.Context) (*link.Conn, error) {
 	if ctx.Err() != nil {
 		err = given.Fail("connect", ctx.Err())
 		given.Close()
-		return nil, spared(err)
+		return nil, s.spared(err)
 	}
 	s.log.Debug("the replica that would send the snapshot can't be looked at, the given server is", "replica", addr, "error", err)
 	return given, nil
@@ -146,9 +146,9 @@ func (s *Snapshotter) connect(ctx context.Context, addr string) (*link.Conn, err
 }
 
 // spared marks an error before which the source wasn't asked for anything that costs it.
-func spared(err error) error {
+func (s *Snapshotter) spared(err error) error {
 	var e *backup.SourceError
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && !s.cfg.Several {
 		e.Err = link.As(backup.ErrSpared, e.Err)
 	}
 	return err
@@ -178,7 +178,7 @@ func (s *Snapshotter) look(ctx context.Context, l *link.Conn) (*facts, error) {
 	f := &facts{method: s.cfg.Method, noRDBOnly: s.tuning.noRDBOnly, expected: s.cfg.Expected, limits: s.cfg.Limits, buffer: defaultBuffer}
 	f.engine, f.version = l.Engine()
 	first, at := l.Info, clock.System()
-	fail := func(step string, err error) (*facts, error) { return nil, spared(l.Fail(step, err)) }
+	fail := func(step string, err error) (*facts, error) { return nil, s.spared(l.Fail(step, err)) }
 	var pings []time.Duration
 	for i := range pingsBefore {
 		if i > 0 {

@@ -169,15 +169,7 @@ func (sn *snapshot) Source() catalog.Source {
 		return src
 	}
 	if final == nil {
-		wait := clock.AfterFunc(lastLook+lastLook/2, func() {
-			for _, w := range watches {
-				w.cancel()
-			}
-		})
-		for _, w := range watches {
-			<-w.ended
-		}
-		wait.Stop()
+		sn.settle(sn.ctx)
 		final = sn.cost(src.Cost)
 		final.Duration = max(final.Duration, ended)
 		for _, w := range watches {
@@ -197,6 +189,25 @@ func (sn *snapshot) Source() catalog.Source {
 	cost := *final
 	src.Cost = &cost
 	return src
+}
+
+// settle waits until the servers have told what the snapshot took them, if all of it was read, for a moment.
+func (sn *snapshot) settle(ctx context.Context) {
+	sn.mu.Lock()
+	watches, ended := sn.watches, sn.ended
+	sn.mu.Unlock()
+	if ended == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastLook+lastLook/2)
+	defer cancel()
+	for _, w := range watches {
+		select {
+		case <-w.ended:
+		case <-ctx.Done():
+			w.end()
+		}
+	}
 }
 
 func keep[T int64 | time.Duration](known, found T) T {
@@ -322,7 +333,12 @@ func (st *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close ends the reading. After the last part it lets the server's child end first, for a moment: a server whose last replica goes kills the child, which then tells
+// nothing of what it took.
 func (st *stream) Close() error {
+	if st.over {
+		st.sn.settle(st.ctx)
+	}
 	st.unhook()
 	st.cancel()
 	return st.inner.Close()
