@@ -171,7 +171,8 @@ func (f *facts) forkRunning() Point {
 				break
 			}
 			for name, value := range i.Attributes(field) {
-				if name == "state" && (value == "wait_bgsave" || value == "send_bulk" || value == "bg_transfer") {
+				// Behind these beginnings are the states of a replica that gets its data over two connections.
+				if name == "state" && (strings.HasPrefix(value, "wait_bgsave") || strings.HasPrefix(value, "send_bulk") || strings.HasPrefix(value, "bg_transfer")) {
 					p.Seen = "a replica is being synchronised: " + value
 				}
 			}

@@ -51,12 +51,13 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
+func newLogger(l *log) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 // governed is a replica's Snapshotter of a server with a governor in front of it.
 func governed(t *testing.T, srv *testserver.Server, change func(*govern.Config)) (*govern.Snapshotter, *log) {
 	t.Helper()
 	l := &log{}
-	logger := slog.New(slog.NewTextHandler(l, nil))
-	cfg := govern.Config{Options: srv.Options(), Method: "replica", Logger: logger}
+	cfg := govern.Config{Options: srv.Options(), Method: "replica", Logger: newLogger(l)}
 	if change != nil {
 		change(&cfg)
 	}
