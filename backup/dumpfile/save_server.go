@@ -47,11 +47,7 @@ func (w *saving) connect(ctx context.Context) error {
 		return err
 	}
 	w.conn = conn
-	seen, why, err := conn.AskInfo()
-	if err == nil && !seen {
-		err = why
-	}
-	if err != nil {
+	if err := w.ask(); err != nil {
 		return conn.Fail("INFO", err)
 	}
 	conn.SetTimeout(w.cfg.StallTimeout)
@@ -59,6 +55,15 @@ func (w *saving) connect(ctx context.Context) error {
 		w.first = conn.Info
 	}
 	return nil
+}
+
+// ask gets the server's INFO, without which nothing is known of a save.
+func (w *saving) ask() error {
+	seen, why, err := w.conn.AskInfo()
+	if err == nil && !seen {
+		err = why
+	}
+	return err
 }
 
 func (w *saving) disconnect() {
@@ -105,22 +110,15 @@ func (w *saving) check() error {
 
 // info asks the server how it is, over a new connection if the one before was cut. It has to be the same process as at first, in the same role.
 func (w *saving) info(ctx context.Context) (resp.Info, error) {
-	seen, why, err := w.conn.AskInfo()
-	if err == nil && !seen {
-		err = why
-	}
-	if err != nil {
-		if !link.Cut(err) || w.again == 0 || w.conn.Aborted() != nil {
-			return nil, w.conn.Fail("INFO", err)
+	err := w.ask()
+	for err != nil {
+		if !link.Cut(err) || w.again == 0 || ctx.Err() != nil {
+			return nil, w.lost(err)
 		}
 		w.again--
-		addr := w.conn.Addr
 		w.disconnect()
-		if err := w.connect(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			return nil, &backup.SourceError{Addr: addr, Step: "wait for the save", Err: fmt.Errorf("the connection was cut, and can't be made again: %w", err), Hint: saveAdvice.Cut}
+		if err = w.connect(ctx); err != nil && (!link.Cut(err) || clock.Sleep(ctx, 20*firstPause) != nil) {
+			return nil, w.lost(err)
 		}
 	}
 	info := w.conn.Info
@@ -131,6 +129,15 @@ func (w *saving) info(ctx context.Context) (resp.Info, error) {
 		return nil, w.fail("wait for the save", backup.ErrTransient, "try again when the failover is over", "the server was a %s and is a %s now", w.first["role"], info["role"])
 	}
 	return info, nil
+}
+
+// lost makes an error of a connection that was lost while a save was waited for.
+func (w *saving) lost(err error) error {
+	var e *backup.SourceError
+	if !errors.As(err, &e) {
+		return w.conn.Fail("wait for the save", err)
+	}
+	return &backup.SourceError{Addr: e.Addr, Step: "wait for the save", Err: fmt.Errorf("the connection was cut, and can't be made again: %s: %w", e.Step, e.Err), Hint: saveAdvice.Cut}
 }
 
 // poll asks the server how it is until done says that this will do.

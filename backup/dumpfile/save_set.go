@@ -21,7 +21,7 @@ import (
 )
 
 // removeWithin bounds the removal of files that a Dragonfly wrote for us.
-const removeWithin = time.Minute
+const removeWithin = 10 * time.Second
 
 // ownName returns a name for a Dragonfly's files that nobody else has. It has nothing in it that a Dragonfly gives a meaning to: no dot, no
 // slash, no percent sign, no brace, and not the word summary.
@@ -267,7 +267,7 @@ func (s *SaveSnapshotter) cleanUp(ctx context.Context, name string) (clean bool)
 	if err != nil {
 		s.log.Warn("the server can't be asked whether it still saves", "file", name, "error", err)
 	}
-	rctx, cancel := context.WithTimeout(ctx, removeWithin)
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin) // Close waits for this
 	defer cancel()
 	if err := s.remove(rctx, name); err != nil {
 		s.log.Warn("files that the server saved for us may be left", "error", err)
