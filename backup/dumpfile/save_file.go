@@ -31,9 +31,9 @@ func (p place) String() string {
 }
 
 // where asks the server where it writes.
-func (w *saving) where() (p place, err error) {
+func (w *saving) where(ctx context.Context) (p place, err error) {
 	for name, to := range map[string]*string{"dir": &p.dir, "dbfilename": &p.file} {
-		value, ok, why, err := w.setting(name)
+		value, ok, why, err := w.setting(ctx, name)
 		switch {
 		case err != nil:
 			return p, err
@@ -48,7 +48,7 @@ func (w *saving) where() (p place, err error) {
 
 // saveFile makes a Redis or Valkey save, and opens its file.
 func (w *saving) saveFile(ctx context.Context) (*saved, error) {
-	at, err := w.where()
+	at, err := w.where(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (w *saving) saveFile(ctx context.Context) (*saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := w.where()
+	now, err := w.where(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (w *saving) saveFile(ctx context.Context) (*saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.verdict(b, last); err != nil {
+	if err := w.verdict(ctx, b, last); err != nil {
 		return nil, err
 	}
 	return w.pick(ctx, key, at, b, last)
@@ -200,25 +200,30 @@ func (w *saving) begun(ctx context.Context, b *bgsave) (err error) {
 }
 
 // verdict says whether the save succeeded, as far as the server tells.
-func (w *saving) verdict(b *bgsave, last resp.Info) error {
+func (w *saving) verdict(ctx context.Context, b *bgsave, last resp.Info) error {
 	later := b.counted && last.Int("rdb_saves") > b.number
 	oursIsLast := !later || last.Int("rdb_saves") == b.number+1 && busy(last)
 	if last["rdb_last_bgsave_status"] == "err" && oursIsLast {
-		return w.saveFailed()
+		return w.saveFailed(ctx)
 	}
 	// The time of the last save is by the server's clock, and so is that of INFO, where it is told.
 	ended := last.Int("rdb_last_save_time")
 	if asked := b.was.Int("server_time_usec") / 1e6; asked > ended {
-		return w.fail("wait for the save", backup.ErrTransient, "try again", "the save was ended without a file: FLUSHALL, BGSAVE CANCEL, a shutdown or a synchronisation with its primary does that")
+		return w.noFile()
 	}
 	return nil
 }
 
+// noFile explains a save that was neither successful nor failed.
+func (w *saving) noFile() error {
+	return w.fail("wait for the save", backup.ErrTransient, "try again", "the save was ended without a file: FLUSHALL, BGSAVE CANCEL, a shutdown or a synchronisation with its primary does that")
+}
+
 // saveFailed explains a save that failed, and what that means for the server.
-func (w *saving) saveFailed() error {
+func (w *saving) saveFailed(ctx context.Context) error {
 	hint := "its log tells why: the disk is full, it may not write into its directory, or its child was killed for want of memory"
-	stop, known, _, _ := w.setting("stop-writes-on-bgsave-error")
-	points, _, _, _ := w.setting("save")
+	stop, known, _, _ := w.setting(ctx, "stop-writes-on-bgsave-error")
+	points, _, _, _ := w.setting(ctx, "save")
 	switch {
 	case known && stop == "yes" && points != "":
 		hint += "; it takes no writes now (MISCONF, stop-writes-on-bgsave-error) until a save succeeds: mend it and send BGSAVE, or CONFIG SET stop-writes-on-bgsave-error no"
@@ -252,7 +257,11 @@ func (w *saving) pick(ctx context.Context, key string, at place, b *bgsave, last
 		if !errors.Is(err, ErrElsewhere) || clock.System().Add(pause).After(until) {
 			sn.Close()
 			if errors.Is(err, ErrElsewhere) {
-				err = fmt.Errorf("dumpfile: %s: %w: the server wrote %s: SaveConfig.Store and Prefix have to lead there", key, err, at)
+				doubt := ""
+				if last["rdb_last_save_time"] == b.was["rdb_last_save_time"] { // two saves in a second have the same
+					doubt = ", unless FLUSHALL or BGSAVE CANCEL has ended its save"
+				}
+				err = fmt.Errorf("dumpfile: %s: %w: the server wrote %s%s: SaveConfig.Store and Prefix have to lead there", key, err, at, doubt)
 			}
 			return nil, err
 		}

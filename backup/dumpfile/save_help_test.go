@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/storage"
 )
 
 // canary is the password of the tests: it must not be found in any error or log.
@@ -34,6 +36,15 @@ func eachServer(t *testing.T, f func(t *testing.T, version string)) {
 			f(t, version)
 		})
 	}
+}
+
+// someServers runs a test against the oldest Redis and the newest Valkey, and against every version with CAMPAIGN=1.
+func someServers(t *testing.T, f func(t *testing.T, version string)) {
+	eachServer(t, func(t *testing.T, version string) {
+		if all := testserver.All(); os.Getenv("CAMPAIGN") == "1" || version == all[0] || version == all[len(all)-1] {
+			f(t, version)
+		}
+	})
 }
 
 // A logBook keeps what was logged, and fails the test if the password is in it.
@@ -236,3 +247,97 @@ func fails(t *testing.T, what string, err, kind error, parts ...string) {
 		}
 	}
 }
+
+// onStat is a store in which something happens when it was asked for an object the first time, or that fails then.
+type onStat struct {
+	storage.Store
+	do  func()
+	err error
+}
+
+func (s *onStat) Stat(ctx context.Context, key string) (storage.Info, error) {
+	if s.err != nil {
+		return storage.Info{}, s.err
+	}
+	info, err := s.Store.Stat(ctx, key)
+	if do := s.do; do != nil {
+		s.do = nil
+		do()
+	}
+	return info, err
+}
+
+// onOpen is a store in which something happens before an object is opened the first time.
+type onOpen struct {
+	storage.Store
+	do func()
+}
+
+func (s *onOpen) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	if do := s.do; do != nil {
+		s.do = nil
+		do()
+	}
+	return s.Store.Open(ctx, key, off, n)
+}
+
+// A cutter is between us and a server, and can cut the connections.
+type cutter struct {
+	addr  string
+	mu    sync.Mutex
+	gate  sync.Mutex // held while nobody may connect
+	conns []net.Conn
+}
+
+func newCutter(t *testing.T, to string) *cutter {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{addr: l.Addr().String()}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.gate.Lock()
+			server, err := net.Dial("tcp", to)
+			c.gate.Unlock()
+			if err != nil {
+				client.Close()
+				continue
+			}
+			c.mu.Lock()
+			c.conns = append(c.conns, client, server)
+			c.mu.Unlock()
+			for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
+				group.Go(func() {
+					io.Copy(pair[0], pair[1])
+					pair[0].Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		c.cut()
+		group.Wait()
+	})
+	return c
+}
+
+// cut closes all connections.
+func (c *cutter) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	c.conns = nil
+}
+
+// hold keeps new connections waiting until resume, for a server that is restarted.
+func (c *cutter) hold()   { c.gate.Lock() }
+func (c *cutter) resume() { c.gate.Unlock() }

@@ -108,27 +108,45 @@ func (w *saving) check() error {
 	return nil
 }
 
-// info asks the server how it is, over a new connection if the one before was cut. It has to be the same process as at first, in the same role.
+// info asks the server how it is.
 func (w *saving) info(ctx context.Context) (resp.Info, error) {
-	err := w.ask()
+	if err := w.steady(ctx, w.ask); err != nil {
+		return nil, err
+	}
+	return w.conn.Info, w.same()
+}
+
+// steady asks something, over a new connection if the one before was cut: what the server is at goes on without it.
+func (w *saving) steady(ctx context.Context, ask func() error) error {
+	err := ask()
 	for err != nil {
 		if !link.Cut(err) || w.again == 0 || ctx.Err() != nil {
-			return nil, w.lost(err)
+			return w.lost(err)
 		}
 		w.again--
 		w.disconnect()
-		if err = w.connect(ctx); err != nil && (!link.Cut(err) || clock.Sleep(ctx, 20*firstPause) != nil) {
-			return nil, w.lost(err)
+		if err = w.connect(ctx); err == nil {
+			if err := w.same(); err != nil {
+				return err
+			}
+			err = ask()
+		} else if !link.Cut(err) || clock.Sleep(ctx, 20*firstPause) != nil {
+			return w.lost(err)
 		}
 	}
+	return nil
+}
+
+// same makes sure that the server is the same process as at first, in the same role.
+func (w *saving) same() error {
 	info := w.conn.Info
 	switch {
 	case info["run_id"] != w.first["run_id"], info.Int("uptime_in_seconds") < w.first.Int("uptime_in_seconds"):
-		return nil, w.fail("wait for the save", backup.ErrTransient, "its log tells why; try again", "the server was restarted meanwhile: the save is lost")
+		return w.fail("wait for the save", backup.ErrTransient, "its log tells why; try again", "the server was restarted meanwhile: the save is lost")
 	case info["role"] != w.first["role"]:
-		return nil, w.fail("wait for the save", backup.ErrTransient, "try again when the failover is over", "the server was a %s and is a %s now", w.first["role"], info["role"])
+		return w.fail("wait for the save", backup.ErrTransient, "try again when the failover is over", "the server was a %s and is a %s now", w.first["role"], info["role"])
 	}
-	return info, nil
+	return nil
 }
 
 // lost makes an error of a connection that was lost while a save was waited for.
@@ -177,13 +195,18 @@ func busy(info resp.Info) bool {
 }
 
 // setting asks for one of the server's settings. ok is false where it doesn't let us see it; why tells the reason.
-func (w *saving) setting(name string) (value string, ok bool, why, err error) {
-	reply, err := w.conn.Command("CONFIG", "GET", name)
+func (w *saving) setting(ctx context.Context, name string) (value string, ok bool, why, err error) {
+	var reply resp.Reply
+	err = w.steady(ctx, func() error {
+		var err error
+		if reply, err = w.conn.Command("CONFIG", "GET", name); link.IsReply(err) {
+			why, err = err, nil
+		}
+		return err
+	})
 	switch {
-	case link.IsReply(err):
-		return "", false, err, nil
-	case err != nil:
-		return "", false, nil, w.conn.Fail("CONFIG GET "+name, err)
+	case err != nil || why != nil:
+		return "", false, why, err
 	case len(reply.Elems) != 2:
 		return "", false, errors.New("the server has no such setting"), nil
 	}

@@ -49,7 +49,7 @@ func ours(name, file string) bool {
 // saveSet makes a Dragonfly save under a name of ours, and finds its files.
 func (w *saving) saveSet(ctx context.Context) (*saved, error) {
 	name := ownName(w.now())
-	w.mayBeLoaded(name)
+	w.mayBeLoaded(ctx, name)
 	if _, err := w.cfg.Store.Stat(ctx, w.key(name+summarySuffix)); err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("dumpfile: before the save: %w", err)
 	}
@@ -70,8 +70,8 @@ func (w *saving) saveSet(ctx context.Context) (*saved, error) {
 }
 
 // mayBeLoaded warns of a server that would load our files when it starts: they are good, and it is only lucky if they are the newest.
-func (w *saving) mayBeLoaded(name string) {
-	pattern, ok, _, err := w.setting("dbfilename")
+func (w *saving) mayBeLoaded(ctx context.Context, name string) {
+	pattern, ok, _, err := w.setting(ctx, "dbfilename")
 	if err == nil && ok && dfs.AtStart(pattern, []dfs.File{{Name: name + summarySuffix}}, false) == 0 {
 		w.log.Warn("if the server is started again before the backup is done it may load what it saved for that, by its dbfilename", "server", w.conn.Addr, "dbfilename", pattern)
 	}
