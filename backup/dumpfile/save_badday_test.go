@@ -294,7 +294,10 @@ func TestSaveElsewhere(t *testing.T) {
 		testserver.Generate(t, srv.Client(t), 50, 1)
 		look := func(what, text string, change func(*dumpfile.SaveConfig)) {
 			t.Helper()
-			s, _ := saverOf(t, srv, change)
+			s, _ := saverOf(t, srv, func(c *dumpfile.SaveConfig) {
+				c.VisibleTimeout = 200 * time.Millisecond
+				change(c)
+			})
 			_, err := s.Snapshot(t.Context())
 			fails(t, what, err, dumpfile.ErrElsewhere, text, srv.Dir+"/dump.rdb", "Prefix")
 		}

@@ -73,7 +73,7 @@ func (l *logBook) has(text string) bool {
 func saverOf(t *testing.T, srv *testserver.Server, change func(*dumpfile.SaveConfig)) (*dumpfile.SaveSnapshotter, *logBook) {
 	t.Helper()
 	book := &logBook{t: t}
-	cfg := dumpfile.SaveConfig{Options: srv.Options(), Store: openDir(t, srv.Dir), Logger: slog.New(slog.NewTextHandler(book, nil)), VisibleTimeout: 300 * time.Millisecond}
+	cfg := dumpfile.SaveConfig{Options: srv.Options(), Store: openDir(t, srv.Dir), Logger: slog.New(slog.NewTextHandler(book, nil)), VisibleTimeout: 10 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}

@@ -111,7 +111,7 @@ func TestSaveConformance(t *testing.T) {
 			Waiting: by(waiting, nil),
 			Failing: map[string]func(t *testing.T) backup.Snapshotter{
 				"wrong password": by(srv, func(c *dumpfile.SaveConfig) { c.Options.Password = "not " + canary }),
-				"elsewhere":      by(srv, func(c *dumpfile.SaveConfig) { c.Store = memory() }),
+				"elsewhere":      by(srv, func(c *dumpfile.SaveConfig) { c.Store, c.VisibleTimeout = memory(), time.Millisecond }),
 			},
 		})
 	})
