@@ -16,6 +16,7 @@ func (a *app) backupCommand() *cobra.Command {
 	var (
 		from     serverFlags
 		sealed   sealFlags
+		limited  limitFlags
 		id, name string
 		about    string
 		prefer   string
@@ -31,7 +32,11 @@ func (a *app) backupCommand() *cobra.Command {
 The backup is listed when all that is done, and not before. One data store has one backup at a time.
 
 With --encrypt-to the backup is encrypted for age public keys, of which any opens it: this machine needs no secret. "amberctl keygen" makes
-a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
+a key.
+
+The server is spared: a backup waits while another child of it is at work, and is refused where one can't go well, as when memory is short or the
+last BGSAVE failed. --max-latency, --max-rate, --max-fork and --max-syncs are further limits, --ignore-limit goes on all the same. 'amberctl show' tells
+what a backup took of its server.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 		Example: "  amberctl --store file:///var/backups backup --from redis://user:pw@host:6379 --id orders --name before-upgrade",
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,6 +74,9 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 			if err := a.sealing(&sealed, &cfg); err != nil {
 				return err
 			}
+			if err := limited.apply(&cfg); err != nil {
+				return err
+			}
 			svc, done, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -94,6 +102,7 @@ a key.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 	}
 	from.add(cmd, "from", "the server to back up")
 	sealed.add(cmd)
+	limited.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&id, "id", "", "your name for the data store: letters, digits, -, _ and .; required")
 	flags.StringVar(&name, "name", "", "a name for the backup, of the same characters, a letter first; no other backup of the data store has it")

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/storage"
@@ -257,6 +259,7 @@ func checkID(id string) error {
 // explain adds to an error of a command what to do about it, or, if the command was interrupted, what is left.
 func explain(ctx context.Context, err error, left string) error {
 	partial := (*restore.PartialError)(nil)
+	limit := (*govern.LimitError)(nil)
 	switch {
 	case err == nil:
 		return nil
@@ -270,6 +273,10 @@ func explain(ctx context.Context, err error, left string) error {
 		return fmt.Errorf("%w; --identity FILE says where that is, or --passphrase if it is one", err)
 	case errors.Is(err, restore.ErrNotAccepted):
 		return fmt.Errorf("%w; --accept NAME goes on all the same, --dry-run shows all points", err)
+	case errors.Is(err, backup.ErrBudget):
+		return fmt.Errorf("%w; --ignore-limit %s goes on all the same", err, govern.Budget)
+	case errors.As(err, &limit):
+		return fmt.Errorf("%w; --ignore-limit %s goes on all the same", err, limit.Name)
 	case errors.Is(err, catalog.ErrNotFound):
 		return fmt.Errorf("%w; 'amberctl list --all' shows what there is", err)
 	}

@@ -31,6 +31,7 @@ func (a *app) scheduleCommand() *cobra.Command {
 type scheduleFlags struct {
 	sources    sourceFlags
 	sealed     sealFlags
+	limited    limitFlags
 	flagFile   string
 	id, zone   string // with flagFile
 	grace      time.Duration
@@ -93,6 +94,7 @@ they are kept, if neither --store nor AMBER_STORE is given; and the server is re
 	}
 	f.sources.add(cmd)
 	f.sealed.add(cmd)
+	f.limited.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.flagFile, "flagfile", "", "flag file of a Dragonfly server, whose schedule is run and kept as policies")
 	flags.StringVar(&f.id, "id", "", "the data store that the server of --flagfile is, if no --source says so")
@@ -123,6 +125,9 @@ func (a *app) runSchedules(ctx context.Context, f *scheduleFlags, src *sources, 
 		cfg.BackupOnShutdown = flags.atShutdown()
 	}
 	if err := a.sealing(&f.sealed, &cfg); err != nil {
+		return err
+	}
+	if err := f.limited.apply(&cfg); err != nil {
 		return err
 	}
 	svc, done, err := a.scheduler(ctx, cfg, flags)

@@ -86,6 +86,7 @@ func show(w io.Writer, b *catalog.Backup) {
 	if s.UsedMemory > 0 {
 		add("Memory used", size(s.UsedMemory))
 	}
+	add("Cost", costText(s.Cost))
 	if b.State == catalog.StateReady {
 		add("Keys", fmt.Sprintf("%s, %s with an expiry", count(b.Keys), count(b.Expires)))
 		add("Size", fmt.Sprintf("%s stored, %s raw%s", size(b.StoredBytes), size(b.RawBytes), percent(b.StoredBytes, b.RawBytes)))
