@@ -277,3 +277,8 @@ func refused(t *testing.T, what string, err, kind error, words ...string) {
 		t.Errorf("%s: the error holds the password", what)
 	}
 }
+
+// nodeThatFails makes snapshotters of which none begins.
+func nodeThatFails(*redis.Options) (backup.Snapshotter, error) {
+	return nil, &backup.SourceError{Addr: "x", Step: "y", Err: backup.ErrPermission}
+}

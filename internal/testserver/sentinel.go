@@ -27,7 +27,7 @@ type Sentinels struct {
 // SentinelOptions say how sentinels are started. The zero value is for most.
 type SentinelOptions struct {
 	Quorum   int           // of sentinels that have to think that the primary is down; 0: more than half of them
-	Down     time.Duration // after which a silent primary is down; 0: 1 s, which a busy machine may take for an answer
+	Down     time.Duration // after which a silent primary is down; 0: 3 s, for a busy machine may take a second or two for an answer
 	Password string        // that the sentinels themselves want; empty: none
 	Lines    []string      // more of their configuration, such as "sentinel auth-user group amber"
 }
@@ -45,7 +45,7 @@ func StartSentinels(t testing.TB, version string, count int, primary *Server, op
 		o.Quorum = count/2 + 1
 	}
 	if o.Down == 0 {
-		o.Down = time.Second
+		o.Down = 3 * time.Second
 	}
 	all := &Sentinels{}
 	for range count {
