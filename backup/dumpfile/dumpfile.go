@@ -4,6 +4,10 @@
 //	found, err := dumpfile.List(ctx, store, "", nil) // what is there, what is whole, what the server would load
 //	snapshotter, err := dumpfile.New(dumpfile.Config{Store: store, Name: "dump-2026-08-22T11:55:03-summary.dfs"})
 //
+// A server can also be asked to save now, into a place that both can see:
+//
+//	snapshotter, err := dumpfile.NewSave(dumpfile.SaveConfig{Options: options, Store: store})
+//
 // # What is one version
 //
 // A server may write the file anew while it is read. Every file is looked at (size and time) when the snapshot is taken and when

@@ -97,7 +97,7 @@ type SaveConfig struct {
 // exactly the files of that name are taken: the set has to be whole and of one snapshot ID. They are removed when the Snapshot is closed. When Snapshot
 // fails or is cancelled they are removed as soon as the server has finished, in the background: call Close before the end of the process, which
 // ends that and names what may be left. Files of a process that was killed stay: remove what is called amber-save-…, a day old, by hand. Source.Time
-// is when the save was asked for.
+// is when the save was asked for. What role a Dragonfly has in a cluster it doesn't say: of one that has only some of the slots these are the snapshot.
 //
 // # Keys
 //

@@ -141,13 +141,13 @@ func (w *saving) begin(ctx context.Context, key string) (*bgsave, error) {
 		case err == nil:
 			b.scheduled = strings.Contains(reply.Text, "scheduled")
 			return b, w.begun(ctx, b)
-		case strings.Contains(text, "already in progress"):
-			// Somebody was quicker. That one is waited for.
+		case strings.Contains(text, "schedule") && !schedule:
+			schedule = true // another child is at work: an AOF rewrite, or a module's
+		case strings.Contains(text, "in progress"):
+			// Somebody was quicker, or it is a rewrite, before Redis 3.2. That is waited for.
 			if err := w.rest(ctx); err != nil {
 				return nil, err
 			}
-		case strings.Contains(text, "schedule") && !schedule:
-			schedule = true // another child is at work: an AOF rewrite, or a module's
 		case strings.Contains(text, "syntax error") && forkless:
 			w.log.Info("the server doesn't know BGSAVE FORKLESS", "server", w.conn.Addr)
 			forkless = false
@@ -160,9 +160,10 @@ func (w *saving) begin(ctx context.Context, key string) (*bgsave, error) {
 	}
 }
 
-// rest waits a moment before the server is asked again.
+// rest waits a moment before the server is asked again, each time a longer one.
 func (w *saving) rest(ctx context.Context) error {
-	if err := clock.Sleep(ctx, firstPause); err != nil {
+	w.pause = min(max(firstPause, 2*w.pause), lastPause)
+	if err := clock.Sleep(ctx, w.pause); err != nil {
 		return w.conn.Fail("wait for the save", err)
 	}
 	return nil
@@ -172,7 +173,7 @@ func (w *saving) rest(ctx context.Context) error {
 func (w *saving) refused(err error, args []string) error {
 	failed := w.conn.Fail(strings.Join(args, " "), err)
 	var e *backup.SourceError
-	if errors.As(failed, &e) && e.Hint == "" && link.IsReply(err) {
+	if errors.As(failed, &e) && e.Hint == "" && strings.TrimSpace(err.Error()) == "ERR" {
 		e.Hint = "the server couldn't fork: its log tells why (memory, vm.overcommit_memory, the number of processes)"
 	}
 	return failed
@@ -286,14 +287,18 @@ func (w *saving) hold(ctx context.Context, sn *saved, key string) (h *held, err 
 			h, err = nil, fmt.Errorf("dumpfile: %s: %w", key, err)
 		}
 	}()
+	if h.info, err = w.cfg.Store.Stat(h.ctx, key); err != nil {
+		return h, err
+	}
 	if h.in, err = w.cfg.Store.Open(h.ctx, key, 0, -1); err != nil {
 		return h, err
 	}
-	var known bool
-	if h.info, known = storage.VersionOf(h.in); !known {
-		if h.info, err = w.cfg.Store.Stat(h.ctx, key); err != nil {
-			return h, err
-		}
+	now, err := w.cfg.Store.Stat(h.ctx, key)
+	if err != nil {
+		return h, err
+	}
+	if err := same(h.info, now); err != nil {
+		return h, fmt.Errorf("%w: %w", ErrElsewhere, err) // which of the two was opened isn't known
 	}
 	h.head, h.begin, err = readHead(h.in)
 	return h, err

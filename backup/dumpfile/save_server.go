@@ -35,9 +35,10 @@ var saveAdvice = link.Advice{
 type saving struct {
 	*SaveSnapshotter
 	conn     *link.Conn
-	first    resp.Info // as the server was when it was found
-	again    int       // how often the connection may be made again
-	deadline time.Time // by the machine's clock
+	first    resp.Info     // as the server was when it was found
+	again    int           // how often the connection may be made again
+	deadline time.Time     // by the machine's clock
+	pause    time.Duration // before it is asked to save once more
 }
 
 // connect finds out who the server is.
