@@ -222,6 +222,14 @@ func (c *chosen) Source() catalog.Source {
 	return src
 }
 
+// Count lets the driver compare the keys that were found with those that there were, if it knows.
+func (c *chosen) Count(keys int64) error {
+	if s, ok := c.Snapshot.(backup.Counted); ok {
+		return s.Count(keys)
+	}
+	return nil
+}
+
 // Shard tells where a part came from, if the driver does.
 func (c *chosen) Shard(p backup.Part) *catalog.Shard {
 	if s, ok := c.Snapshot.(backup.Sharded); ok {

@@ -343,6 +343,9 @@ func TestRate(t *testing.T) {
 	if shard := sn.(backup.Sharded).Shard(sn.Parts()[1]); shard == nil || shard.ID != "part-1.rdb" {
 		t.Errorf("the shard is %+v", shard)
 	}
+	if c := sn.(backup.Counted); c.Count(7) != nil || !errors.Is(c.Count(6), errFewKeys) {
+		t.Error("what the driver says of the number of keys doesn't come through")
+	}
 	sn.Close()
 
 	if sn, err = s.Snapshot(t.Context()); err != nil {
@@ -488,6 +491,15 @@ func (s *severalSnapshot) Open(ctx context.Context, p backup.Part) (io.ReadClose
 }
 
 func (s *severalSnapshot) Shard(p backup.Part) *catalog.Shard { return &catalog.Shard{ID: p.Name} }
+
+func (s *severalSnapshot) Count(keys int64) error {
+	if keys < 7 {
+		return errFewKeys
+	}
+	return nil
+}
+
+var errFewKeys = errors.New("keys are missing")
 
 func (s *severalSnapshot) Close() error {
 	select {

@@ -238,6 +238,14 @@ func (sn *snapshot) cost(inner *catalog.Cost) *catalog.Cost {
 
 func (sn *snapshot) Parts() []backup.Part { return sn.inner.Parts() }
 
+// Count lets the driver compare the keys that were found with those that there were, if it knows.
+func (sn *snapshot) Count(keys int64) error {
+	if c, ok := sn.inner.(backup.Counted); ok {
+		return c.Count(keys)
+	}
+	return nil
+}
+
 func (sn *snapshot) Open(ctx context.Context, p backup.Part) (io.ReadCloser, error) {
 	if why := sn.why(); why != nil {
 		return nil, why
