@@ -150,6 +150,15 @@ func (c *core) stopped(step string, reason error) error {
 	return &backup.SourceError{Addr: c.control.Addr, Step: step, Err: reason}
 }
 
+// because returns err, or the end of ctx if that came before: it closes one connection after the other, and the master may have said something about that on
+// one that was open still.
+func (c *core) because(ctx context.Context, step string, err error) error {
+	if ctx.Err() == nil || errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return c.stopped(step, ctx.Err())
+}
+
 // refuse is an error with a kind and advice.
 func (c *core) refuse(kind error, step, what, hint string) error {
 	err := errors.New(what)

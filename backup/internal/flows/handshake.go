@@ -120,6 +120,7 @@ func (s *Session) Attach(ctx context.Context) (*Attached, error) {
 	if err != nil {
 		return nil, err
 	}
+	outer := ctx
 	ctx, c.stop = context.WithCancelCause(ctx)
 	var group errgroup.Group
 	group.SetLimit(attaching)
@@ -139,6 +140,7 @@ func (s *Session) Attach(ctx context.Context) (*Attached, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
+		err = c.because(outer, "DFLY FLOW", err)
 		c.close(err)
 		return nil, err
 	}

@@ -51,9 +51,7 @@ func (a *Attached) Sync(ctx context.Context, sinks []Sink) (*Syncing, error) {
 		err = rerr
 	}
 	if err != nil {
-		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-			err = c.stopped("DFLY SYNC", ctx.Err())
-		}
+		err = c.because(ctx, "DFLY SYNC", c.fail(err)) // a flow that has failed ends the guards too
 		c.close(err)
 		return nil, err
 	}
@@ -234,6 +232,7 @@ type flow struct {
 	rd    *rdb.Reader
 
 	got     int64 // bytes received
+	readErr error // of the connection
 	sinkErr error
 	static  bool  // its static part has ended
 	lsn     int64 // -1: there was none
@@ -284,6 +283,7 @@ func (f *flow) receive(p []byte) (int, error) {
 	f.mu.Unlock()
 	n, err := f.conn.R.Read(p)
 	f.got += int64(n)
+	f.readErr = err
 	return n, err
 }
 
@@ -416,6 +416,9 @@ func (f *flow) explain(err error) error {
 	var flushed *flushedError
 	if errors.As(err, &flushed) {
 		return &backup.SourceError{Addr: f.conn.Addr, Step: step, Err: flushed, Hint: "take the snapshot again"}
+	}
+	if f.readErr != nil {
+		err = f.readErr // the parser says no more than that the stream isn't whole
 	}
 	wrapped := f.conn.Fail(step, err)
 	var e *backup.SourceError
