@@ -45,6 +45,9 @@ type ConvertOptions struct {
 	// from files, and ends when a primary sends one.
 	NoIndexes bool
 
+	// Commands, if set, says that commands are converted, too, and how: see there. Nil: each is a [LossJournal].
+	Commands *CommandOptions
+
 	// Sizes are how many keys each database of the target will have, and how many of them expire: what an earlier conversion of the same
 	// reported. They are written as hints before the first key, so that a server makes room at once: without them one takes a
 	// quarter more time to load small keys. The source's own hints are left out then. Nil: those are kept unless keys are left out.
@@ -62,7 +65,7 @@ func (o *ConvertOptions) Wants(e *Entry) bool {
 
 // filters tells whether keys may be left out.
 func (o *ConvertOptions) filters() bool {
-	return o.DBs != nil || o.Match != "" || o.Types != nil || o.TrimPrefix != "" || o.ExpiredAt != 0 && !o.DropExpiry
+	return o.DBs != nil || o.Match != "" || o.Types != nil || o.TrimPrefix != "" || o.ExpiredAt != 0 && !o.DropExpiry || o.Commands != nil
 }
 
 // A plan says how values of an encoding are converted.

@@ -37,6 +37,8 @@ const (
 	LossFlags        Loss = "flags"         // of a key: that it is sticky, or its memcached flags (Dragonfly)
 	LossJournal      Loss = "journal"       // a command that is to be applied to the keys (Dragonfly): without it they are not of one moment
 	LossIndex        Loss = "search-index"  // the definition of a search index (Dragonfly)
+	LossCommand      Loss = "command"       // a command that the target doesn't have, or that can't be executed on what is selected: the keys that it changes are not as they were
+	LossRelative     Loss = "relative-ttl"  // of a command: when something expires, since it only says in how long, which counts from now
 )
 
 // ErrLoss is what a conversion gives up with when something would be lost. See LossError.
@@ -80,6 +82,8 @@ type ConvertReport struct {
 	Filtered  int64        // keys left out because the options don't select them
 	Expired   int64        // keys left out because they had expired at ConvertOptions.ExpiredAt
 	Functions int64        // written
+	Commands  int64        // written, see ConvertOptions.Commands
+	Unwanted  int64        // commands left out because the options don't select their keys
 	Dropped   int64        // entries left out: they only say something about the source or its server, or an earlier source had the same
 	Losses    []LossReport // in alphabetical order
 
@@ -92,7 +96,8 @@ func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 	e := c.entry
 	p := c.policy(l)
 	key := ""
-	if e.Kind == KindKey {
+	named := e.Kind == KindKey || e.Kind == KindJournal && len(e.Key) > 0
+	if named {
 		key = string(e.Key[:min(len(e.Key), shownKey)])
 	}
 	if p == Fail {
@@ -105,7 +110,7 @@ func (c *converter) lose(l Loss, whole bool, what string) (skip, ok bool) {
 	if skip {
 		r.Skipped++
 	}
-	if len(r.Keys) < reportedKeys && e.Kind == KindKey {
+	if len(r.Keys) < reportedKeys && named {
 		r.Keys = append(r.Keys, fmt.Sprintf("%d/%s", e.DB, key))
 	}
 	return skip, true
@@ -132,6 +137,8 @@ func (r *ConvertReport) Add(other *ConvertReport) {
 	r.Filtered += other.Filtered
 	r.Expired += other.Expired
 	r.Functions += other.Functions
+	r.Commands += other.Commands
+	r.Unwanted += other.Unwanted
 	r.Dropped += other.Dropped
 	r.DBs = addDBs(r.DBs, other.DBs)
 	r.Modules = addModules(r.Modules, other.Modules)

@@ -30,6 +30,10 @@ func (c *converter) convertOther() error {
 		}
 		return w.WriteEntry(&c.header, Shape{})
 	case KindJournal:
+		if c.opts.Commands != nil {
+			ok = c.convertJournal()
+			break
+		}
 		_, ok = c.lose(LossJournal, true, "a command that was executed while the snapshot was taken")
 	case KindFunction:
 		if !w.dialect.functions() {

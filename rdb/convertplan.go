@@ -76,7 +76,7 @@ func (o *ConvertOptions) expire(h *Entry) bool {
 		return false
 	}
 	h.ExpireAt = o.shift(h.ExpireAt)
-	return o.ExpiredAt != 0 && h.ExpireAt <= o.ExpiredAt
+	return o.ExpiredAt != 0 && h.ExpireAt <= o.ExpiredAt && o.Commands == nil // a command may have given it longer to live
 }
 
 // Encodings returns the type bytes, in ascending order, that values of a type may have in a stream of dialect d that Convert makes

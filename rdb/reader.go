@@ -24,6 +24,10 @@ type ReaderOptions struct {
 	// *TooLargeError. 0 means 64 MiB.
 	MaxPacked int64
 
+	// Commands accepts commands among the keys of streams of every dialect, as entries of KindJournal: what a Writer with
+	// WriterOptions.Commands makes. Without it they are Dragonfly's alone.
+	Commands bool
+
 	// MaxHeld is how many bytes the reader keeps in memory of what lies between the pieces of a value: a Dragonfly
 	// snapshot has large values in pieces, with anything between them, and they are read in the order in which they begin. 0 means 4 MiB.
 	MaxHeld int
@@ -49,6 +53,7 @@ type Reader struct {
 	maxKey    int64
 	maxPacked int64
 	maxHeld   int
+	commands  bool
 	newSpool  func() (Spool, error)
 	size      int  // of buffers
 	pass      bool // over pieces of values
@@ -115,7 +120,7 @@ func newReader(src io.Reader, opts *ReaderOptions, size int) *Reader {
 	r := &Reader{buffer: buffer{src: src, buf: make([]byte, size)}, maxKey: defaultMaxKey, maxPacked: defaultMaxPacked, maxHeld: defaultMaxHeld, size: size, attrs: noAttributes}
 	if opts != nil {
 		r.maxHeld = cmp.Or(max(opts.MaxHeld, 0), r.maxHeld)
-		r.newSpool, r.pass = opts.Spool, opts.PassPieces
+		r.newSpool, r.pass, r.commands = opts.Spool, opts.PassPieces, opts.Commands
 		r.maxKey = cmp.Or(max(opts.MaxKey, 0), r.maxKey)
 		r.maxPacked = cmp.Or(max(opts.MaxPacked, 0), r.maxPacked)
 	}
@@ -472,6 +477,9 @@ func (r *Reader) opcode(code uint8) (isEntry, ok bool) {
 		r.dialect.Family = Dragonfly
 		return false, r.readDragonflyMask()
 	case opZstd, opLZ4, opSyncEnd, opJournal, opJournalOffset, opVectorIndex, opDocIndex, opChunk:
+		if code == opJournal && r.commands {
+			return false, r.beginJournal()
+		}
 		if r.encodings != redisOldEncodings {
 			break
 		}

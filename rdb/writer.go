@@ -18,6 +18,9 @@ var ErrOutOfOrder = errors.New("rdb: writer used out of order")
 type WriterOptions struct {
 	// Compression says what is compressed. The zero value is CompressNone.
 	Compression Compression
+	// Commands lets WriteCommand write commands among the keys, whatever the dialect. No server but Dragonfly loads such a stream: it is for a Reader
+	// with ReaderOptions.Commands.
+	Commands bool
 	// MaxHeld is how many bytes of a value the writer keeps in memory where the number of its elements has to go before
 	// them and is not known. 0 means 4 MiB.
 	MaxHeld int
@@ -63,6 +66,7 @@ type Writer struct {
 	closed  bool
 	db      int  // selected, -1 for none
 	keyed   bool // a key was written
+	carries bool // commands
 	hinted  bool // Convert wrote the sizes of the databases
 	earlier earlier
 
@@ -87,7 +91,7 @@ func NewWriter(w io.Writer, d Dialect, opts *WriterOptions) (*Writer, error) {
 	if opts != nil && opts.Compression > CompressLZF {
 		return nil, fmt.Errorf("rdb: %w compression of a single stream: blocks are for sets", ErrUnsupported)
 	}
-	wr := &Writer{out: newOutput(w), dialect: d, db: -1}
+	wr := &Writer{out: newOutput(w), dialect: d, db: -1, carries: opts != nil && opts.Commands}
 	wr.out.set(opts)
 	wr.out.write(d.magic())
 	return wr, nil
