@@ -16,6 +16,7 @@ func judgeAppends(v *Verdict, b *catalog.Backup, asIs bool) {
 	const works = "restore it as the append-only directory of a new server, with all that is in it"
 	switch {
 	case !appends(b):
+	case v.Replays && !asIs: // the loader executes them
 	case !v.Appends:
 		v.Fail("append-only", "%d commands of append-only files are to be executed on top of the keys, which this target can't: %s", b.Commands, works)
 	case !asIs:

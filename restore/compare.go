@@ -331,13 +331,19 @@ type comparison struct {
 
 // compareAll compares everything that a stream has, keys and functions. The progress gets the number of keys compared so far, now and
 // then; it may be nil.
-func compareAll(ctx context.Context, c *comparer, r *rdb.Reader, progress func(keys int64)) (*comparison, error) {
+//
+// Keys that commands touch are not compared, if these were read before: they are counted.
+func compareAll(ctx context.Context, c *comparer, r *rdb.Reader, touched *touchedKeys, progress func(keys int64)) (*comparison, error) {
 	var functions functionSet
+	var t touch
+	left := int64(0)
 	res, err := c.compare(ctx, progress, func(ask func(e *rdb.Entry, elements iter.Seq2[*rdb.Element, error]) error) error {
 		for e, err := range r.Entries() {
 			switch {
 			case err != nil:
 				return err
+			case e.Kind == rdb.KindKey && touched.has(e, &t):
+				left++
 			case e.Kind == rdb.KindKey:
 				err = ask(e, r.Elements())
 			case e.Kind == rdb.KindFunction:
@@ -349,14 +355,20 @@ func compareAll(ctx context.Context, c *comparer, r *rdb.Reader, progress func(k
 		}
 		return nil
 	})
-	if err == nil {
+	if err == nil && touched == nil { // commands may have changed them
 		err = c.functions(ctx, &functions, res)
 	}
 	if err != nil {
 		return nil, err
 	}
+	if touched != nil {
+		res.notes = append(res.notes, fmt.Sprintf("%s (%d keys)", touchedNote, left))
+	}
 	return res, nil
 }
+
+// touchedNote says what wasn't compared.
+const touchedNote = "keys on which commands were executed were not compared"
 
 // compare compares all keys that a function asks for.
 func (c *comparer) compare(ctx context.Context, progress func(keys int64),

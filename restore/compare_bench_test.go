@@ -31,7 +31,7 @@ func BenchmarkCompareAll(b *testing.B) {
 				keys, begin, cpu := int64(0), time.Now(), cpuTime(b)
 				for b.Loop() {
 					c := newComparer(s.Options())
-					res, err := compareAll(b.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+					res, err := compareAll(b.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil, nil)
 					c.close()
 					if err != nil || res.different > 0 {
 						b.Fatal(err, res)

@@ -105,7 +105,7 @@ func TestCompareLargeValuesInLittleMemory(t *testing.T) {
 				most := peak(func() {
 					cmp := newComparer(s.Options())
 					defer cmp.close()
-					res, err = compareAll(t.Context(), cmp, rdb.NewReader(f, nil), nil)
+					res, err = compareAll(t.Context(), cmp, rdb.NewReader(f, nil), nil, nil)
 				})
 				if err != nil || res.compared != 4 || res.different != int64(i) {
 					t.Fatal(res, err)
@@ -139,7 +139,7 @@ func TestCompareCluster(t *testing.T) {
 			all := func() (keys int64, differences []string) {
 				t.Helper()
 				for _, data := range snapshots {
-					res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+					res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -333,7 +333,7 @@ func TestCompareSaysWhatIsInTheWay(t *testing.T) {
 	opts := s.Options()
 	opts.Username, opts.Password = "reader", "CANARY-reader"
 	c = newComparer(opts)
-	_, err = compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+	_, err = compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil, nil)
 	c.close()
 	if err == nil || !strings.Contains(err.Error(), "NOPERM") || !strings.Contains(err.Error(), "XINFO") || strings.Contains(err.Error(), "CANARY") {
 		t.Errorf("without a right to XINFO: %v", err)
@@ -385,7 +385,7 @@ func TestCompareGoesOnAfterABreak(t *testing.T) {
 	c := newComparer(s.Options())
 	defer c.close()
 	pr := &killer{Reader: bytes.NewReader(data), at: len(data) / 2, f: s.Kill}
-	if _, err := compareAll(t.Context(), c, rdb.NewReader(pr, nil), nil); err == nil {
+	if _, err := compareAll(t.Context(), c, rdb.NewReader(pr, nil), nil, nil); err == nil {
 		t.Error("a target that is gone was compared")
 	} else {
 		t.Logf("after %v: %v", time.Since(begin), err)
@@ -470,7 +470,7 @@ func TestCompareIsGivenUp(t *testing.T) {
 	}}
 	done := make(chan error)
 	go func() {
-		_, err := compareAll(t.Context(), c, rdb.NewReader(r, nil), nil)
+		_, err := compareAll(t.Context(), c, rdb.NewReader(r, nil), nil, nil)
 		c.close()
 		done <- err
 	}()
@@ -584,14 +584,14 @@ func TestCompareInWordsOfDragonfly(t *testing.T) {
 	data := saved(t, s)
 	c := newComparer(dragonflyLike(t, s))
 	defer c.close()
-	res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+	res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil, nil)
 	if err != nil || res.different != 0 {
 		t.Fatal(res, err)
 	}
 	if err := client.Do(t.Context(), "HPEXPIREAT", "h", at+60_000, "FIELDS", 1, "a").Err(); err != nil {
 		t.Fatal(err)
 	}
-	res, err = compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil)
+	res, err = compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(data), nil), nil, nil)
 	if err != nil || res.different != 1 || !strings.HasPrefix(res.differences[0], `database 0, key "h": field "a" expires at `) {
 		t.Fatal(res, err)
 	}

@@ -69,7 +69,7 @@ func compareSnapshot(t testing.TB, s *testserver.Server, snapshot []byte) *compa
 	t.Helper()
 	c := newComparer(s.Options())
 	defer c.close()
-	res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(snapshot), nil), nil)
+	res, err := compareAll(t.Context(), c, rdb.NewReader(bytes.NewReader(snapshot), nil), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestCompareEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(200*time.Millisecond, func() { cancel(why) })
 	begin := time.Now()
-	_, err := compareAll(ctx, c, rdb.NewReader(bytes.NewReader(snapshot), nil), nil)
+	_, err := compareAll(ctx, c, rdb.NewReader(bytes.NewReader(snapshot), nil), nil, nil)
 	c.close()
 	if took := time.Since(begin); !errors.Is(err, why) || took > 1200*time.Millisecond {
 		t.Errorf("after %v: %v", took, err)

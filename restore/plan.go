@@ -168,8 +168,8 @@ func manifestOf(b *catalog.Backup, to rdb.Dialect, r *rdb.ConvertReport, size in
 	}
 	found := catalog.ContentsOf(to, stats)
 	c.Keys, c.Expires, c.Functions, c.DBs, c.Modules = found.Keys, found.Expires, found.Functions, found.DBs, found.Modules
-	c.RawBytes, c.StoredBytes = size, 0
-	c.Parts = []catalog.Part{{Name: convertedPart, Dialect: to.String(), RawSize: size, Keys: found.Keys}}
+	c.RawBytes, c.StoredBytes, c.Commands = size, 0, r.Commands
+	c.Parts = []catalog.Part{{Name: convertedPart, Dialect: to.String(), RawSize: size, Keys: found.Keys, Commands: r.Commands}}
 	return &c
 }
 
@@ -178,7 +178,7 @@ func (p *Plan) found(b *catalog.Backup, r *rdb.ConvertReport, in *inspect.Report
 	rep := &p.Report
 	rep.Dialect = r.To.String()
 	rep.Keys, rep.Functions, rep.DBs, rep.Bytes = b.Keys, b.Functions, b.DBs, b.RawBytes
-	rep.Filtered, rep.Expired, rep.Converted = r.Filtered, r.Expired, r.Encoded
+	rep.Filtered, rep.Expired, rep.Converted, rep.Commands = r.Filtered, r.Expired, r.Encoded, r.Commands
 	rep.Losses = lossReports(r)
 	p.Memory, p.MemoryByType = in.Total.Memory, map[string]int64{}
 	for _, t := range in.Types {
@@ -207,6 +207,8 @@ var lossTexts = map[rdb.Loss]string{
 	rdb.LossFlags:        "keys lose flags that only Dragonfly has",
 	rdb.LossJournal:      "commands that were executed while the snapshot was taken are left out: the keys are not of one moment",
 	rdb.LossIndex:        "definitions of search indexes are left out",
+	rdb.LossCommand:      "commands can't be executed on the target, and are left out: the keys that they change are not as they were",
+	rdb.LossRelative:     "commands only say in how long something expires, not when: it counts from the restore",
 }
 
 // harmless are losses that no client can see, or only one that looks at INFO-like details: they need nobody's consent.
@@ -227,6 +229,9 @@ func (p *Plan) losses() {
 			text += " (such as " + strings.Join(l.Keys[:min(len(l.Keys), 3)], ", ") + ")"
 		}
 		p.Verdict.Add(level, l.Name, "%d %s", l.Count, text)
+	}
+	if p.Report.Commands > 0 {
+		p.Verdict.Pass("commands", "%d commands are executed on top of the keys, in their order", p.Report.Commands)
 	}
 	if p.Report.Converted > 0 {
 		p.Verdict.Pass("conversion", "%d keys are encoded anew, as %s", p.Report.Converted, p.Report.Dialect)

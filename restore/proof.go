@@ -56,6 +56,7 @@ func loadAndCompare(ctx context.Context, p *Plan, loader Loader, opts *Options) 
 	view, ok := loader.(Viewer)
 	if ok && opts.Compare == CompareSample {
 		s = newSampler(p.Report.Keys, sampleKeys)
+		s.commands = p.src.Backup().Commands > 0 || live(p.src.Backup())
 		src = &sampled{Source: src, sampler: s}
 	}
 	rep, err := loader.Load(ctx, src, opts)
@@ -125,12 +126,16 @@ func compareLoaded(ctx context.Context, src Source, s *sampler, to *redis.Option
 // comparePart compares all that a source has.
 func comparePart(ctx context.Context, c *comparer, src Source, progress func(int64)) (*comparison, error) {
 	all := &comparison{}
+	touched, err := touchedBy(ctx, src)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range src.Backup().Parts {
 		in, err := src.Open(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		found, err := compareAll(ctx, c, rdb.NewReader(in, nil), func(keys int64) { progress(all.compared + keys) })
+		found, err := compareAll(ctx, c, rdb.NewReader(in, &rdb.ReaderOptions{Commands: true}), touched, func(keys int64) { progress(all.compared + keys) })
 		if err == nil {
 			_, err = io.Copy(io.Discard, in) // its end proves it
 		}

@@ -92,6 +92,7 @@ type Report struct {
 	Filtered  int64        `json:"filtered,omitempty"`  // keys left out by the selection
 	Expired   int64        `json:"expired,omitempty"`   // keys left out because they had expired when the restore began
 	Skipped   int64        `json:"skipped,omitempty"`   // keys left alone because the target had one of that name
+	Commands  int64        `json:"commands,omitempty"`  // of the backup, executed on top of its keys, of which Keys and DBs don't tell
 	Converted int64        `json:"converted,omitempty"` // keys encoded anew for the target, or written by plain commands
 	Losses    []LossReport `json:"losses,omitempty"`    // what the target can't hold
 	Proof     Proof        `json:"proof"`               // the comparison afterwards

@@ -39,6 +39,9 @@ type sampler struct {
 	mu        sync.Mutex
 	classes   [2]sampleClass // of small payloads and of others
 	functions functionSet
+	touched   int64 // commands that were seen
+	commands  bool  // there may be some, so that one stream at a time is looked at: the order matters
+	looking   bool  // at one
 	err       error // why a stream couldn't be parsed
 }
 
@@ -74,11 +77,20 @@ func newSampler(total int64, want int) *sampler {
 // reader returns a reader of r that lets the sampler see what is read. It gives what r gives, errors included. Several may be in use
 // at the same time, also one after the other of the same stream. The caller closes it, whether it was read to its end or not; that doesn't close r.
 func (s *sampler) reader(r io.Reader) io.ReadCloser {
+	if s.commands {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.looking {
+			return io.NopCloser(r) // it is read once more, meanwhile
+		}
+		s.looking = true
+	}
 	t := &sampleTee{r: r, full: make(chan []byte, sampleChunks), free: make(chan []byte, sampleChunks), closed: make(chan struct{})}
 	for range sampleChunks - 1 {
 		t.free <- nil // memory is taken when it is needed
 	}
 	t.parser.Go(func() {
+		defer s.looked()
 		s.parse(&sampleSource{t: t})
 		for {
 			select {
@@ -93,6 +105,13 @@ func (s *sampler) reader(r io.Reader) io.ReadCloser {
 		}
 	})
 	return t
+}
+
+// looked notes that a stream was looked at.
+func (s *sampler) looked() {
+	s.mu.Lock()
+	s.looking = false
+	s.mu.Unlock()
 }
 
 // A sampleTee passes a stream on and copies it for the parser. What the parser doesn't take in time the reader waits for, which isn't long: it
@@ -190,7 +209,7 @@ func (s *sampleSource) Read(p []byte) (int, error) {
 
 // parse reads a stream and keeps what is chosen.
 func (s *sampler) parse(src *sampleSource) {
-	err := s.parseAll(rdb.NewReader(src, nil))
+	err := s.parseAll(rdb.NewReader(src, &rdb.ReaderOptions{Commands: true}))
 	if src.chunk != nil {
 		src.t.free <- src.chunk
 	}
@@ -203,6 +222,7 @@ func (s *sampler) parse(src *sampleSource) {
 
 func (s *sampler) parseAll(r *rdb.Reader) error {
 	var name, payload []byte
+	var t touch
 	for e, err := range r.Entries() {
 		if err != nil {
 			return err
@@ -212,6 +232,11 @@ func (s *sampler) parseAll(r *rdb.Reader) error {
 			err := s.functions.add(r.Elements())
 			s.mu.Unlock()
 			if err != nil {
+				return err
+			}
+		}
+		if e.Kind == rdb.KindJournal {
+			if err := s.touch(r, e, &t); err != nil {
 				return err
 			}
 		}
@@ -249,6 +274,12 @@ func (s *sampler) keep(name string, e *rdb.Entry, d rdb.Dialect, payload []byte,
 	}
 	if hash >= c.below {
 		return
+	}
+	for i := range s.classes { // a later key of the same name counts
+		if o := &s.classes[i]; o != c && o.keys[name] != nil {
+			o.bytes -= len(o.keys[name].payload) + len(name)
+			delete(o.keys, name)
+		}
 	}
 	k := &sampledKey{entry: *e, dialect: d, payload: bytes.Clone(payload), hash: hash}
 	k.entry.Key, k.entry.Meta, k.entry.Value = bytes.Clone(e.Key), bytes.Clone(e.Meta), nil
@@ -309,11 +340,14 @@ func compareSample(ctx context.Context, c *comparer, s *sampler, progress func(k
 		}
 		return nil
 	})
-	if err == nil {
+	if err == nil && s.touched == 0 { // commands may have changed them
 		err = c.functions(ctx, &s.functions, res)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if s.touched > 0 {
+		res.notes = append(res.notes, touchedNote)
 	}
 	if broken != nil {
 		res.notes = append(res.notes, "not all of the backup was there to choose from: "+broken.Error())

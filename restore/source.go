@@ -100,7 +100,7 @@ func (c *conversion) run(ctx context.Context, w io.Writer, first io.ReadCloser, 
 	if c.to == (rdb.Dialect{}) {
 		return total, errors.New("restore: the dialect to convert to is not known")
 	}
-	dst, err := rdb.NewWriter(w, c.to, &rdb.WriterOptions{Compression: rdb.CompressLZF, Spool: c.spool})
+	dst, err := rdb.NewWriter(w, c.to, &rdb.WriterOptions{Compression: rdb.CompressLZF, Spool: c.spool, Commands: c.opts.Commands != nil})
 	if err != nil {
 		if first != nil {
 			first.Close()
@@ -109,7 +109,7 @@ func (c *conversion) run(ctx context.Context, w io.Writer, first io.ReadCloser, 
 	}
 	defer dst.Close()
 	var checker *rdb.Checker
-	if watch != nil && len(c.from.Parts) > 1 {
+	if watch != nil && len(c.from.Parts) > 1 && !appends(c.from) {
 		// A key that is in two parts would end a server that loads the result.
 		checker = rdb.NewChecker(&rdb.CheckOptions{Spool: c.spool})
 		defer checker.Close()
@@ -143,6 +143,9 @@ func (c *conversion) run(ctx context.Context, w io.Writer, first io.ReadCloser, 
 
 // part converts one part.
 func (c *conversion) part(ctx context.Context, dst *rdb.Writer, in io.ReadCloser, p catalog.Part, base int64, watch *watcher) (*rdb.ConvertReport, error) {
+	if p.Dialect == catalog.DialectAOF {
+		return c.appended(ctx, dst, in, p, base, watch)
+	}
 	src := rdb.NewReader(&heedful{ctx: ctx, in: in}, &rdb.ReaderOptions{Spool: c.spool})
 	if watch != nil {
 		keys, n := int64(0), 0
@@ -238,6 +241,7 @@ func convertOptions(b *catalog.Backup, v *Verdict, opts *Options, now time.Time)
 		Policy: rdb.DropDetail,
 		DBs:    s.DBs, Match: s.Match, Types: types, MapDB: s.MapDB, TrimPrefix: s.TrimPrefix, AddPrefix: s.AddPrefix,
 		Modules: v.Modules, NoIndexes: v.NoIndexes,
+		Commands: commandOptions(b, v, now),
 	}
 	switch opts.Expiry {
 	case ExpiryKeep:
@@ -277,6 +281,9 @@ func asIs(b *catalog.Backup, v *Verdict, opts *Options, now time.Time) bool {
 		if d.Family == rdb.Dragonfly && !v.Verbatim {
 			return false
 		}
+	}
+	if b.Commands > 0 && v.Replays { // each is looked at
+		return false
 	}
 	for _, m := range b.Modules {
 		if v.Modules != nil && !slices.Contains(v.Modules, m.Name) {

@@ -82,6 +82,12 @@ type Verdict struct {
 	Verbatim bool `json:"-"`
 	// Appends says that the target executes the commands of append-only parts itself, which it gets as they are, behind the parts before them.
 	Appends bool `json:"-"`
+	// Replays says that the loader executes the commands of a backup, in the order of its parts: it gets them in its stream as entries of
+	// rdb.KindJournal, of which a reader has to be told by rdb.ReaderOptions.Commands. Where several keys have one name the last counts.
+	// A loader without it gets streams without commands, which is a loss that somebody has to accept.
+	Replays bool `json:"-"`
+	// Has tells whether the target has a command, by its name in small letters, for loaders that replay. Nil: that isn't known.
+	Has func(name string) bool `json:"-"`
 	// NoIndexes says that the target can't take definitions of search indexes with the stream, even if its dialect has them.
 	NoIndexes bool `json:"-"`
 	// Holds is how many keys and function libraries the target holds.
