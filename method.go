@@ -55,6 +55,14 @@ func (a *auto) Check(ctx context.Context, need restore.Requirements) (restore.Ve
 		a.chosen = a.command
 		return a.chosen.Check(ctx, need)
 	}
+	if n := need.Backup.Commands; n > 0 {
+		a.chosen = a.command
+		w, err := a.chosen.Check(ctx, need)
+		if err == nil {
+			w.Pass("method", "by command, since %d commands are to be executed on top of the keys", n)
+		}
+		return w, err
+	}
 	v, err := a.feed.Check(ctx, need)
 	if err != nil {
 		return v, err

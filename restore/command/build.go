@@ -104,6 +104,9 @@ func (f *feeder) newJob(e *rdb.Entry) *job {
 	f.mu.Lock()
 	f.jobs++
 	f.mu.Unlock()
+	if f.ordered {
+		f.building[jobKey(j.db, j.key)] = true
+	}
 	return j
 }
 
@@ -327,7 +330,7 @@ func (f *feeder) nameIt(j *job) error {
 	var b []byte
 	o := op{kind: opFinish, db: int32(j.db), job: j, replies: 1}
 	if j.expires {
-		b = appendCommand(b, "PEXPIREAT", string(j.temp), strconv.FormatInt(max(j.expireAt, 1), 10))
+		b = appendCommand(b, "PEXPIREAT", string(j.temp), strconv.FormatInt(f.r.parked(max(j.expireAt, 1)), 10))
 		o.replies++
 	}
 	verb := "RENAMENX"
@@ -335,7 +338,7 @@ func (f *feeder) nameIt(j *job) error {
 	case restore.Replace, restore.MergeOverwrite:
 		verb = "RENAME"
 	case restore.IntoEmpty:
-		if f.r.carriesOn || f.only != nil {
+		if f.r.carriesOn || f.only != nil || f.ordered {
 			verb = "RENAME"
 		}
 	}
@@ -383,6 +386,11 @@ func (r *run) dropTemp(ctx context.Context, j *job) error {
 
 // again lets a value be made anew, when all parts were read; by one RESTORE of a payload of some size if that isn't zero.
 func (r *run) again(db int, key []byte, size int64) {
+	if r.commanded.Load() {
+		r.stop(fmt.Errorf("key %s was being written by several commands when a connection broke, or has no room in memory, and the backup's commands behind it may have been executed",
+			r.name(int32(db), key)))
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.redo[jobKey(db, key)] = size

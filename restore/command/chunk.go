@@ -31,6 +31,7 @@ const (
 	opBuild                // it makes a part of a value, under a temporary name
 	opFinish               // it gives that value its name
 	opDrop                 // it removes a temporary name
+	opReplay               // it is a command of the backup
 )
 
 // An op is a command of a chunk, or several that belong together.
@@ -41,8 +42,10 @@ type op struct {
 	replies int32 // that were not read yet
 	kind    opKind
 	typ     rdb.Type
-	again   bool // it was sent before, and may have been executed
-	job     *job // of opBuild, opFinish and opDrop
+	again   bool  // it was sent before, and may have been executed
+	blind   bool  // of opReplay: it may be executed twice
+	job     *job  // of opBuild, opFinish and opDrop
+	offset  int64 // of opReplay, in the stream that it comes from
 }
 
 // A chunk holds commands of one feeder for one connection.

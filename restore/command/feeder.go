@@ -29,6 +29,13 @@ type feeder struct {
 	collect   collector
 	rebuilder *rebuilder
 
+	ordered  bool            // commands have begun: everything for a node goes over one link
+	building map[string]bool // keys that are being made by several commands since then, by database and name
+	words    []byte          // of a command
+	ends     []int
+	args     [][]byte
+	keys     []int
+
 	pending atomic.Int64  // chunks that were sent and not answered
 	wake    chan struct{} // there is something new in ready, or pending is zero
 
@@ -65,6 +72,10 @@ func (f *feeder) feed(src io.Reader) error {
 			err = f.key(e)
 		case rdb.KindFunction:
 			err = f.function(e)
+		case rdb.KindJournal:
+			if err = f.command(e); err == errCommands {
+				return nil
+			}
 		}
 		if err != nil {
 			return err
@@ -85,6 +96,14 @@ func (f *feeder) key(e *rdb.Entry) error {
 			return nil
 		case size > 0:
 			return f.stream(e, size)
+		}
+	}
+	if f.ordered {
+		name := jobKey(e.DB, e.Key)
+		if f.building[name] {
+			if err := f.flush(); err != nil {
+				return err
+			}
 		}
 	}
 	switch {
@@ -113,6 +132,9 @@ func (f *feeder) linkFor(key []byte) *link {
 	n := f.r.topo.Load().of(key)
 	for n.id >= len(f.next) {
 		f.next = append(f.next, 0)
+	}
+	if f.ordered {
+		return n.links[0]
 	}
 	return n.links[f.next[n.id]]
 }
@@ -313,6 +335,7 @@ func (f *feeder) flush() error {
 		done := f.jobs == 0 && f.pending.Load() == 0
 		f.mu.Unlock()
 		if done {
+			clear(f.building)
 			return nil
 		}
 		select {

@@ -26,7 +26,19 @@ func (r *run) finish(ctx context.Context, report *restore.Report) error {
 	if err := r.putBack(ctx); err != nil {
 		report.Warnings = append(report.Warnings, err.Error())
 	}
-	if !r.opts.Conflict.Merges() {
+	if r.commanded.Load() {
+		if err := r.unpark(ctx); err != nil {
+			return err
+		}
+		got, _, err := r.census(ctx)
+		if err != nil {
+			return err
+		}
+		report.Warnings = append(report.Warnings, fmt.Sprintf("the target holds %d keys: how many there have to be after %d commands isn't known", got.Total(), report.Commands))
+	} else if !r.opts.Conflict.Merges() {
+		if err := r.unpark(ctx); err != nil {
+			return err
+		}
 		got, err := r.count(ctx)
 		if err != nil {
 			return err
@@ -108,7 +120,7 @@ func (r *run) report(load time.Duration) *restore.Report {
 	defer r.mu.Unlock()
 	rep := &restore.Report{
 		Backup: r.backup.ID, Target: r.facts.addr, Method: "command", Keys: r.tally.keys.Load(), Functions: r.functions,
-		DBs: r.tally.report(), Skipped: r.tally.skipped.Load(), Converted: r.converted, Bytes: r.read.Load(), Load: max(load, 1), Warnings: r.warnings,
+		DBs: r.tally.report(), Skipped: r.tally.skipped.Load(), Converted: r.converted, Commands: r.tally.commands.Load(), Bytes: r.read.Load(), Load: max(load, 1), Warnings: r.warnings,
 	}
 	if d := r.facts.dialect; d != (rdb.Dialect{}) {
 		rep.Dialect = d.String()
@@ -304,7 +316,10 @@ func (r *run) fail(ctx context.Context, cause error) error {
 	} else {
 		partial.State, partial.Keys = r.state(ctx, got), got.Total()
 	}
-	if r.marked {
+	if r.marked && r.commanded.Load() {
+		todo = append(todo, fmt.Sprintf("the key %s in database 0 marks what is there as incomplete. %d commands of the backup were executed, which can't be done twice: restore again with Replace",
+			markKey, r.tally.commands.Load()))
+	} else if r.marked {
 		todo = append(todo, fmt.Sprintf("the key %s in database 0 marks what is there as incomplete. Restore the same backup again to carry on", markKey))
 	}
 	partial.Detail = strings.Join(todo, "; ")
@@ -350,6 +365,10 @@ func (r *run) state(ctx context.Context, got srv.Counts) restore.TargetState {
 		return restore.TargetEmpty
 	case none && !r.flushed:
 		return restore.TargetUnchanged
+	case r.backup.Commands > 0 && len(r.failed) == 0 && r.complete:
+		return restore.TargetLoaded
+	case r.backup.Commands > 0:
+		return restore.TargetPartial
 	case len(r.failed) == 0 && r.tally.keys.Load() == r.backup.Keys && srv.Differ(want(r.backup), wrote) == "" && r.differs(got) == "":
 		return restore.TargetLoaded
 	}

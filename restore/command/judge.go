@@ -51,6 +51,7 @@ func judge(t *facts, need restore.Requirements, cfg *Config) restore.Verdict {
 	v.databases()
 	v.modules()
 	v.functions()
+	v.commands()
 	v.holds()
 	v.memory()
 	v.limits(cfg)
@@ -222,6 +223,26 @@ func (v *verdict) functions() {
 	v.Pass("functions", "the backup has %d function libraries, which are loaded into every primary", b.Functions)
 }
 
+// commands looks at what the backup has to be executed on top of its keys.
+func (v *verdict) commands() {
+	t, b := v.t, v.need.Backup
+	// What commands do to keys of the target's own, or to those that are left alone, isn't what they did.
+	v.Replays = !v.need.Conflict().Merges()
+	if t.names != nil {
+		v.Has = func(name string) bool { return t.names[name] }
+	}
+	switch {
+	case b.Commands == 0:
+	case !v.Replays && v.need.Final:
+		v.Fail("commands", "there are %d commands to be executed on top of the keys, which can't be merged with what a target holds: restore into an empty target, or replace", b.Commands)
+	case !v.Replays:
+	case len(t.migrating) > 0:
+		v.Fail("commands", "there are %d commands to be executed on top of the keys, for which no slots may be moved meanwhile: wait until the cluster is at rest", b.Commands)
+	case t.names == nil && v.need.Final:
+		v.Pass("commands", "%d commands are executed; whether the target has all of them can't be asked", b.Commands)
+	}
+}
+
 func (v *verdict) holds() {
 	t := v.t
 	m := t.mark
@@ -235,6 +256,9 @@ func (v *verdict) holds() {
 	case m == nil:
 	case conflict == restore.Replace:
 		v.Pass("unfinished", "a restore of backup %s, begun at %s, was not completed here: it is replaced", m.Backup, m.Started.Format(time.RFC3339))
+	case m.Replaying:
+		v.Fail("unfinished", "a restore of backup %s, begun at %s, broke off here while commands of the backup were executed. They can't be executed twice: replace all data",
+			m.Backup, m.Started.Format(time.RFC3339))
 	case carriesOn:
 		v.Pass("unfinished", "a restore of this backup, begun at %s, was not completed here: this one carries on", m.Started.Format(time.RFC3339))
 	default:

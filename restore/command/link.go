@@ -45,6 +45,10 @@ func (l *link) work(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		if why := l.r.doubtful(l.node, unanswered); why != nil {
+			l.r.stop(fmt.Errorf("%w (%v)", why, err))
+			return
+		}
 		l.lost.Add(1)
 		l.r.log.Warn("a connection to the target broke", "target", l.node.addr, "error", err, "chunks", len(unanswered))
 	}
@@ -287,7 +291,7 @@ func (l *link) again(chunks []*chunk) []*chunk {
 			o := c.ops[i]
 			switch o.kind {
 			case opSelect:
-			case opWrite, opExists:
+			case opWrite, opExists, opReplay:
 				l.r.selectDB(n, int(o.db))
 				command := c.command(i)
 				if o.kind == opWrite && !o.again && l.r.mayReplace() {
@@ -321,6 +325,9 @@ func (l *link) evacuate(ctx context.Context, chunks []*chunk) {
 					l.r.stop(err)
 					return false
 				}
+			case opReplay:
+				l.r.stop(fmt.Errorf("%s is no primary any more, while commands were executed: restore again when the cluster is at rest", l.node.addr))
+				return false
 			default:
 				o.job.interrupted(o.replies)
 			}

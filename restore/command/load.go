@@ -43,6 +43,11 @@ type run struct {
 	read        atomic.Int64 // bytes of the source
 	sent        atomic.Bool  // something was sent
 
+	parks     bool        // expiries may be put off
+	anyParked atomic.Bool // and some were
+	commanded atomic.Bool // commands have begun
+	complete  bool        // everything was written
+
 	fix     sync.Mutex // held while something rare is dealt with; guards what follows
 	known   []*node
 	closing bool // links end when they have sent all
@@ -98,6 +103,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	if t.cluster {
 		r.tagger = &tagger{}
 	}
+	r.parks = mayReplay(r.backup) && t.caps.pexpiretime && t.can.absTTL && t.engine != "dragonfly"
 	r.tally.start = clock.System()
 	defer r.closeAdmins()
 	report, err := r.restore(ctx)
@@ -145,6 +151,7 @@ func (r *run) restore(ctx context.Context) (*restore.Report, error) {
 	if err != nil {
 		return nil, r.cause(err)
 	}
+	r.complete = true
 	r.endLinks()
 	load := clock.Since(start)
 	if len(r.failed) > 0 {
@@ -224,7 +231,7 @@ func (p *partReader) Read(b []byte) (n int, err error) {
 }
 
 // readerOptions are those of the readers of the parts.
-func (r *run) readerOptions() *rdb.ReaderOptions { return nil }
+func (r *run) readerOptions() *rdb.ReaderOptions { return &rdb.ReaderOptions{Commands: true} }
 
 // writeAll writes all parts, and what has to be made anew until there is nothing left.
 func (r *run) writeAll(first *partReader) error {
@@ -389,6 +396,9 @@ func (r *run) restores(d rdb.Dialect, code uint8) bool {
 
 // replaces tells whether keys replace those of the same name.
 func (r *run) replaces() bool {
+	if r.commanded.Load() {
+		return r.can.replace
+	}
 	switch r.opts.Conflict {
 	case restore.Replace, restore.MergeOverwrite:
 		return r.can.replace

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/internal/resp"
 	srv "github.com/amberkv/amber/internal/target"
@@ -47,6 +48,7 @@ type facts struct {
 	took       map[encoding]bool
 	presumed   string // why what it takes was not tried but taken from its version
 
+	names     map[string]bool // of all commands, in small letters; nil: that isn't known, or doesn't matter
 	can       powers
 	caps      capabilities
 	denied    []denial
@@ -359,7 +361,7 @@ func (x *examiner) commands(ctx context.Context) error {
 	c := &t.caps
 	has := map[string]*bool{
 		"HSET": &c.hset, "HPEXPIREAT": &c.hpexpireat, "HEXPIRE": &c.hexpire, "SADDEX": &c.saddex, "JSON.SET": &c.json, "XADD": &c.stream,
-		"XCFGSET": &c.xcfgset, "XIDMPRECORD": &c.xidmprecord,
+		"XCFGSET": &c.xcfgset, "XIDMPRECORD": &c.xidmprecord, "PEXPIRETIME": &c.pexpiretime,
 	}
 	for name, ok := range has {
 		// A command without arguments changes nothing, and the complaint tells whether it is known. COMMAND INFO isn't always allowed.
@@ -382,7 +384,37 @@ func (x *examiner) commands(ctx context.Context) error {
 		c.createConsumer = c.createConsumer || strings.Contains(line.Text, "CREATECONSUMER")
 		c.entriesRead = c.entriesRead || strings.Contains(line.Text, "ENTRIESREAD")
 	}
+	return x.list(ctx)
+}
+
+// list asks for the names of all commands, if the backup may have any to execute.
+func (x *examiner) list(ctx context.Context) error {
+	if !mayReplay(x.need.Backup) {
+		return nil
+	}
+	reply, err := x.first().Do(ctx, "COMMAND", "LIST")
+	if srv.Refused(err) {
+		reply, err = x.first().Do(ctx, "COMMAND") // before Redis 7.0, and Dragonfly
+	}
+	if err != nil && !srv.Refused(err) {
+		return err
+	}
+	for _, e := range reply.Elems {
+		name := e.Text
+		if len(e.Elems) > 0 {
+			name = e.Elems[0].Text
+		}
+		if x.t.names == nil {
+			x.t.names = make(map[string]bool)
+		}
+		x.t.names[strings.ToLower(name)] = true
+	}
 	return nil
+}
+
+// mayReplay tells whether a backup has commands, or may have, that are to be executed on top of its keys.
+func mayReplay(b *catalog.Backup) bool {
+	return b.Commands > 0 || once(b) && b.Source.Engine == "dragonfly"
 }
 
 // latency measures how long the target takes to answer.

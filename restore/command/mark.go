@@ -27,6 +27,13 @@ type banner struct {
 	Method   string           `json:"method"`
 	Conflict restore.Conflict `json:"conflict"`
 	Started  time.Time        `json:"started"`
+	// Replaying: commands of the backup are executed, or were, which can't be done twice.
+	Replaying bool `json:"replaying,omitempty"`
+}
+
+// banner returns the mark of a run.
+func (r *run) banner() *banner {
+	return &banner{Backup: r.backup.ID, Method: "command", Conflict: r.opts.Conflict, Started: r.tally.start.UTC(), Replaying: r.commanded.Load()}
 }
 
 func (m *banner) String() string {
@@ -50,14 +57,14 @@ func readMark(ctx context.Context, a *srv.Conn) (*banner, error) {
 // carriesOn tells whether a restore goes on with what the target's mark tells of.
 func (t *facts) carriesOn(need restore.Requirements) bool {
 	m := t.mark
-	return m != nil && need.Conflict() != restore.Replace && m.Backup == need.Backup.ID && m.Conflict.Merges() == need.Conflict().Merges()
+	return m != nil && !m.Replaying && need.Conflict() != restore.Replace && m.Backup == need.Backup.ID && m.Conflict.Merges() == need.Conflict().Merges()
 }
 
 // begin clears the target if that is what was asked for, and puts the mark. From here on the target is different from before.
 func (r *run) begin(ctx context.Context) error {
 	r.fix.Lock()
 	defer r.fix.Unlock()
-	m := &banner{Backup: r.backup.ID, Method: "command", Conflict: r.opts.Conflict, Started: r.tally.start.UTC()}
+	m := r.banner()
 	if r.opts.Conflict == restore.Replace {
 		return r.replaceAll(ctx, m)
 	}

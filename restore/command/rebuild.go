@@ -14,11 +14,12 @@ import (
 type capabilities struct {
 	maxArg int64 // the longest argument and the longest string, in bytes: its proto-max-bulk-len; 0 means 512 MiB
 
-	hset       bool // HSET takes several fields (Redis 4.0); otherwise HMSET is sent
-	hpexpireat bool // HPEXPIREAT (Redis 7.4, Valkey 9.0)
-	hexpire    bool // HEXPIRE, for targets without HPEXPIREAT (Dragonfly): relative, in seconds
-	saddex     bool // SADDEX key seconds member… (Dragonfly)
-	json       bool // JSON.SET (Dragonfly, and the JSON module)
+	hset        bool // HSET takes several fields (Redis 4.0); otherwise HMSET is sent
+	hpexpireat  bool // HPEXPIREAT (Redis 7.4, Valkey 9.0)
+	hexpire     bool // HEXPIRE, for targets without HPEXPIREAT (Dragonfly): relative, in seconds
+	pexpiretime bool // PEXPIRETIME (Redis 7.0)
+	saddex      bool // SADDEX key seconds member… (Dragonfly)
+	json        bool // JSON.SET (Dragonfly, and the JSON module)
 
 	stream         bool // XADD, XGROUP, XCLAIM and XSETID (Redis 5.0)
 	createConsumer bool // XGROUP CREATECONSUMER (6.2); otherwise an XREADGROUP that reads nothing is sent

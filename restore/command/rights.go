@@ -129,7 +129,7 @@ func (x *examiner) contents() error {
 	if len(t.from) == 0 {
 		t.from = presumedDialects(b.Source)
 	}
-	known := len(b.DBs) > 0
+	known := len(b.DBs) > 0 && b.Commands == 0 // which may have values of any type
 	for typ := rdb.TypeNone + 1; typ <= rdb.TypeCuckoo; typ++ {
 		for _, db := range b.DBs {
 			if db.Types[typ.String()] > 0 && !slices.Contains(t.types, typ) {

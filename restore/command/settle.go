@@ -51,6 +51,8 @@ func (r *run) accepted(o *op, a reply, command []byte) {
 		}
 	case opBuild, opFinish, opDrop:
 		o.job.answered(o.kind, a)
+	case opReplay:
+		r.replayed()
 	}
 }
 
@@ -61,6 +63,16 @@ func (r *run) refused(ctx context.Context, n *node, command []byte, o *op, text 
 		return fmt.Errorf("%s: selecting a database: %w", n.addr, resp.Error(bytes.Clone(text)))
 	case opBuild, opFinish, opDrop:
 		return r.refusedPart(ctx, n, o, string(text))
+	case opReplay:
+		err := r.refusedCommand(n, command, o, string(text))
+		if err == nil {
+			r.replayed()
+		}
+		return err
+	}
+	if code := codeOf(text); r.commanded.Load() && (passing(code) || code == "MOVED" || code == "ASK" || code == "READONLY") {
+		// Commands about the key may be on their way behind it.
+		return fmt.Errorf("key %s: %s takes no writes now (%s), and commands behind it may have been executed", r.name(o.db, keyOf(command)), n.addr, text)
 	}
 	return r.resolve(ctx, n, bytes.Clone(command), o, string(text))
 }

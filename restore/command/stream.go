@@ -21,7 +21,7 @@ func (f *feeder) head(e *rdb.Entry) head {
 	h.idle = e.Idle >= 0 && f.r.can.idleTime && !h.freq
 	if e.HasExpiry {
 		if h.absTTL = f.r.can.absTTL; h.absTTL {
-			h.ttl = max(e.ExpireAt, 1)
+			h.ttl = f.r.parked(max(e.ExpireAt, 1))
 		} else {
 			h.ttl = max(e.ExpireAt-f.r.millis(), 1)
 		}

@@ -19,6 +19,8 @@ type tally struct {
 	keys    atomic.Int64
 	skipped atomic.Int64
 
+	commands atomic.Int64 // of the backup, that were executed
+
 	mu  sync.Mutex
 	dbs map[int32]*dbTally
 	now *dbTally // of the last key

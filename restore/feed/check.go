@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/rdb"
 	"github.com/amberkv/amber/restore"
@@ -32,6 +33,9 @@ func (l *Loader) judge(t *facts, need restore.Requirements) restore.Verdict {
 		return v.Verdict
 	}
 	v.conflict(need.Conflict())
+	if v.commands(need); v.Failed() && need.Backup.Commands > 0 {
+		return v.Verdict
+	}
 	v.stream(t, need)
 	v.databases(t, need)
 	v.modules(t, need)
@@ -54,6 +58,25 @@ type verdict struct{ restore.Verdict }
 func (v *verdict) conflict(c restore.Conflict) {
 	if c.Merges() {
 		v.Fail("conflict", "what the target loads replaces all that it holds, so that its keys can't stay: use the loader that writes by commands")
+	}
+}
+
+// commands refuses a backup with commands that are to be executed on top of its keys: nothing takes them from a primary that sends a snapshot, and a Dragonfly
+// ends when it gets a journal so. Who has accepted that they are left out, as a loss of the conversion, gets the keys alone.
+func (v *verdict) commands(need restore.Requirements) {
+	b := need.Backup
+	appended := slices.ContainsFunc(b.Parts, func(p catalog.Part) bool { return p.Dialect == catalog.DialectAOF })
+	var accepted []string
+	if need.Options != nil {
+		accepted = need.Options.Accept
+	}
+	lossy := slices.Contains(accepted, string(rdb.LossJournal)) || slices.Contains(accepted, "all")
+	switch {
+	case appended:
+		v.Fail("commands", "%d commands of append-only files are to be executed on top of the keys, which a target can't be fed with: use the loader that writes by commands (--method command)", b.Commands)
+	case b.Commands > 0 && !lossy:
+		v.Fail("commands", "%d commands are to be executed on top of the keys, which a target can't be fed with: use the loader that writes by commands (--method command), or accept %q, which means without them, so that the keys are not of one moment",
+			b.Commands, rdb.LossJournal)
 	}
 }
 

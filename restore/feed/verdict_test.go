@@ -152,3 +152,33 @@ func TestView(t *testing.T) {
 		t.Errorf("the view is of %s", got.Addr)
 	}
 }
+
+// Commands that are to be executed on top of keys are for another loader, which the verdict names. Without them a target is fed only if that was accepted;
+// append-only files never.
+func TestVerdictOfCommands(t *testing.T) {
+	s := testserver.Start(t, "redis-7.0")
+	for _, c := range []struct {
+		parts    []string
+		commands int64
+		accept   []string
+		refused  bool
+	}{
+		{[]string{"dragonfly:9"}, 0, nil, false},
+		{[]string{"dragonfly:9"}, 5, nil, true},
+		{[]string{"dragonfly:9"}, 5, []string{"journal"}, false},
+		{[]string{"dragonfly:9"}, 5, []string{"all"}, false},
+		{[]string{"redis:10", "aof"}, 5, []string{"all"}, true},
+	} {
+		b := &catalog.Backup{Commands: c.commands}
+		for _, d := range c.parts {
+			b.Parts = append(b.Parts, catalog.Part{Name: d, Dialect: d, RawSize: 1})
+		}
+		v, err := loader(t, s, nil).Check(t.Context(), restore.Requirements{Backup: b, Options: &restore.Options{Accept: c.accept}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := verdictPoint(v, "commands"); v.Failed() != c.refused || c.refused && !strings.Contains(p.Detail, "--method command") {
+			t.Errorf("%+v: %+v", c, v.Points)
+		}
+	}
+}

@@ -1,0 +1,744 @@
+package command_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/catalog/storecatalog"
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/restore"
+	"github.com/amberkv/amber/restore/command"
+	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/memstore"
+	"github.com/redis/go-redis/v9"
+)
+
+// A kept is a backup in a store of its own.
+type kept struct {
+	backup   *catalog.Backup
+	restorer *restore.Restorer
+}
+
+// keep makes a backup of parts: RDB streams and append-only files.
+func keep(t testing.TB, parts ...[]byte) *kept {
+	t.Helper()
+	store := memstore.New(nil)
+	cat, err := storecatalog.New(storecatalog.Config{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	b := &catalog.Backup{Format: catalog.Format, ID: catalog.NewID(now), DataStore: "orders", Kind: catalog.KindManual, State: catalog.StateReady, CreatedAt: now, ReadyAt: now}
+	var all catalog.Contents
+	for i, data := range parts {
+		found, err := catalog.Inspect(bytes.NewReader(data), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(data)
+		p := catalog.Part{Name: fmt.Sprintf("part-%04d", i), Dialect: found.Dialect, Compression: "none", Size: int64(len(data)), RawSize: int64(len(data)),
+			SHA256: hex.EncodeToString(sum[:]), RawSHA256: hex.EncodeToString(sum[:]), Keys: found.Keys, Commands: found.Commands}
+		p.Key = b.Prefix() + p.Name
+		if err := storage.WriteFile(t.Context(), store, p.Key, data, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.Parts = append(b.Parts, p)
+		b.RawBytes, b.StoredBytes = b.RawBytes+p.RawSize, b.StoredBytes+p.Size
+		all.Add(found)
+	}
+	all.Record(b)
+	b.Source.Engine, b.Source.Version = all.Engine, all.Version
+	if _, err := cat.Put(t.Context(), b, ""); err != nil {
+		t.Fatal(err)
+	}
+	r, err := restore.New(restore.Config{Store: store, Catalog: cat, TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &kept{backup: b, restorer: r}
+}
+
+// loaderFor makes a loader of a server; change may be nil.
+func loaderFor(t testing.TB, opts *redis.Options, change func(*command.Config)) *command.Loader {
+	t.Helper()
+	cfg := command.Config{Options: opts, Stall: 20 * time.Second}
+	if change != nil {
+		change(&cfg)
+	}
+	l, err := command.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// appended returns the files of a server's append-only directory in the order of its manifest.
+func appended(t testing.TB, s *testserver.Server) (files [][]byte) {
+	t.Helper()
+	dir := filepath.Join(s.Dir, "appendonlydir")
+	manifest, err := os.ReadFile(filepath.Join(dir, "appendonly.aof.manifest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(manifest)) {
+		if f := strings.Fields(line); strings.Contains(line, "type b") || strings.Contains(line, "type i") {
+			data, err := os.ReadFile(filepath.Join(dir, f[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(data) > 0 {
+				files = append(files, data)
+			}
+		}
+	}
+	return files
+}
+
+// rewrite lets a server write its base anew, of what it holds, and waits for that.
+func rewrite(t testing.TB, c *redis.Client) {
+	t.Helper()
+	if err := c.BgRewriteAOF(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, 30*time.Second, "the base is written", func() error {
+		info, err := c.Info(t.Context(), "persistence").Result()
+		if err == nil && (!strings.Contains(info, "aof_rewrite_in_progress:0") || !strings.Contains(info, "aof_rewrite_scheduled:0")) {
+			err = errors.New("it is not")
+		}
+		return err
+	})
+}
+
+// A workload makes random commands.
+type workload struct {
+	r      *rand.Rand
+	fields bool // the server's fields expire
+	dbs    int
+	slots  bool // keys of one command share a slot
+}
+
+func (w *workload) key(kind string) string {
+	if w.slots {
+		return fmt.Sprintf("{%s%d}", kind, w.r.IntN(12))
+	}
+	return fmt.Sprintf("%s:%d", kind, w.r.IntN(12))
+}
+
+// with returns another key in the slot of one.
+func (w *workload) with(kind, key string) string {
+	if w.slots {
+		return fmt.Sprintf("%s:%d", key, w.r.IntN(4))
+	}
+	return w.key(kind)
+}
+
+func (w *workload) word() string { return fmt.Sprintf("w%d", w.r.IntN(40)) }
+
+// next returns a command, of which servers refuse a few.
+func (w *workload) next() []any {
+	r := w.r
+	at := func(ahead time.Duration) int64 { return time.Now().Add(ahead).UnixMilli() }
+	switch r.IntN(50) {
+	case 0:
+		return []any{"SET", w.key("s"), w.word()}
+	case 1:
+		return []any{"SET", w.key("s"), w.word(), "PX", 1 + r.IntN(400)}
+	case 2:
+		return []any{"INCRBY", w.key("n"), r.IntN(100)}
+	case 3:
+		return []any{"APPEND", w.key("s"), w.word()}
+	case 4:
+		return []any{"RPUSH", w.key("l"), w.word(), w.word()}
+	case 5:
+		return []any{"LPOP", w.key("l")}
+	case 6:
+		k := w.key("l")
+		return []any{"RPOPLPUSH", k, w.with("l", k)}
+	case 7:
+		k := w.key("l")
+		return []any{"LMOVE", k, w.with("l", k), "LEFT", "RIGHT"}
+	case 8, 9:
+		return []any{"SADD", w.key("t"), w.word(), w.word()}
+	case 10:
+		return []any{"SPOP", w.key("t"), 1 + r.IntN(3)}
+	case 11:
+		k := w.key("t")
+		return []any{"SMOVE", k, w.with("t", k), w.word()}
+	case 12:
+		k := w.key("t")
+		return []any{"SUNIONSTORE", k, w.with("t", k), w.with("t", k)}
+	case 13, 14:
+		return []any{"ZADD", w.key("z"), r.IntN(50), w.word()}
+	case 15:
+		return []any{"ZINCRBY", w.key("z"), r.Float64(), w.word()}
+	case 16:
+		return []any{"ZPOPMIN", w.key("z")}
+	case 17:
+		k := w.key("z")
+		return []any{"ZUNIONSTORE", k, 2, w.with("z", k), w.with("z", k)}
+	case 18, 19:
+		return []any{"HSET", w.key("h"), w.word(), w.word(), w.word(), w.word()}
+	case 20:
+		return []any{"HINCRBYFLOAT", w.key("f"), w.word(), r.Float64()}
+	case 21:
+		return []any{"HDEL", w.key("h"), w.word()}
+	case 22, 23:
+		return []any{"XADD", w.key("x"), "MAXLEN", "~", 50, "*", "f", w.word()}
+	case 24:
+		return []any{"XGROUP", "CREATE", w.key("x"), "g", "0", "MKSTREAM"}
+	case 25:
+		return []any{"XREADGROUP", "GROUP", "g", "c", "COUNT", 2, "STREAMS", w.key("x"), ">"}
+	case 26:
+		return []any{"PEXPIRE", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)]), 1 + r.IntN(300)}
+	case 27:
+		return []any{"PEXPIREAT", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)]), at(48 * time.Hour)}
+	case 28:
+		return []any{"PERSIST", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)])}
+	case 29:
+		k := w.key("s")
+		return []any{"RENAME", k, w.with("s", k)}
+	case 30:
+		k := w.key("h")
+		return []any{"COPY", k, w.with("h", k), "REPLACE"}
+	case 31:
+		if w.dbs > 1 {
+			return []any{"MOVE", w.key("s"), r.IntN(w.dbs)}
+		}
+	case 32:
+		k := w.key("s")
+		return []any{"DEL", k, w.with("s", k)}
+	case 33:
+		k := w.key("s")
+		return []any{"MSET", k, w.word(), w.with("s", k), w.word()}
+	case 34:
+		k := w.key("s")
+		return []any{"BITOP", "OR", k, k, w.with("s", k)}
+	case 35:
+		return []any{"PFADD", w.key("p"), w.word(), w.word()}
+	case 36:
+		k := w.key("p")
+		return []any{"PFMERGE", k, w.with("p", k)}
+	case 37:
+		return []any{"GEOADD", w.key("g"), r.Float64() * 90, r.Float64() * 80, w.word()}
+	case 38:
+		k := w.key("l")
+		return []any{"SORT", k, "ALPHA", "STORE", w.with("l", k)}
+	case 39:
+		k := w.key("n")
+		return []any{"EVAL", "redis.call('INCR', KEYS[1]); redis.call('SET', KEYS[2], ARGV[1]); return redis.call('TIME')", 2, k, w.with("n", k), r.IntN(50)}
+	case 40:
+		return []any{"SETRANGE", w.key("s"), r.IntN(30), w.word()}
+	case 41:
+		return []any{"SETBIT", w.key("s"), r.IntN(200), r.IntN(2)}
+	case 42:
+		return []any{"GETEX", w.key("s"), "PX", 1 + r.IntN(100_000)}
+	case 43:
+		return []any{"GETDEL", w.key("s")}
+	case 44:
+		return []any{"LTRIM", w.key("l"), 0, 20}
+	case 45:
+		if w.fields {
+			return []any{"HPEXPIRE", w.key("h"), 100_000_000 + r.IntN(1000), "FIELDS", 1, w.word()}
+		}
+	case 46:
+		k := w.key("s")
+		return []any{"SET", k, w.word(), "KEEPTTL"}
+	case 47:
+		return []any{"INCRBYFLOAT", w.key("f2"), r.Float64()}
+	case 48:
+		if w.dbs > 1 && r.IntN(40) == 0 {
+			return []any{"FLUSHDB"}
+		}
+		if w.dbs > 2 && r.IntN(20) == 0 {
+			return []any{"SWAPDB", 0, 1 + r.IntN(w.dbs-1)}
+		}
+	}
+	return []any{"SET", w.key("s"), strings.Repeat("long ", r.IntN(3000)), "PX", 200 + r.IntN(1_000_000)}
+}
+
+// run executes commands in transactions of several, and outside of any.
+func (w *workload) run(t testing.TB, c *redis.Client, n int) {
+	t.Helper()
+	conn := c.Conn()
+	defer conn.Close()
+	for n > 0 {
+		if w.dbs > 1 {
+			if err := conn.Select(t.Context(), w.r.IntN(w.dbs)).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		some := 1 + w.r.IntN(40)
+		fill := func(p redis.Pipeliner) error {
+			for range some {
+				p.Do(t.Context(), w.next()...)
+			}
+			return nil
+		}
+		if w.r.IntN(2) == 0 {
+			conn.TxPipelined(t.Context(), fill) // some are refused
+		} else {
+			conn.Pipelined(t.Context(), fill)
+		}
+		n -= some
+	}
+}
+
+// holds compares what two servers hold, but for when consumers of streams were last seen, which is when the commands were executed.
+func holds(t testing.TB, what string, got, want *redis.Client) {
+	t.Helper()
+	if diff := testserver.Diff(unseen(testserver.Snapshot(t, want)), unseen(testserver.Snapshot(t, got))); diff != "" {
+		t.Errorf("%s: %s", what, diff)
+	}
+}
+
+var seenTime = regexp.MustCompile(`seen-time="\d+"`)
+
+func unseen(snap map[string]string) map[string]string {
+	for key, text := range snap {
+		snap[key] = seenTime.ReplaceAllString(text, "")
+	}
+	return snap
+}
+
+// started starts a server from another's append-only directory: what it holds is what the directory means.
+func started(t testing.TB, version string, s *testserver.Server) *redis.Client {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(s.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	return testserver.StartIn(t, version, dir, "--appendonly", "yes").Client(t)
+}
+
+func fieldsExpire(version string) bool { return version == "redis-8.0" || version == "valkey-9.1" }
+
+// TestAppendOnly restores append-only directories of every server into every server: the base, with an RDB file or without, and its increments.
+func TestAppendOnly(t *testing.T) {
+	for i, version := range testserver.All() {
+		for _, preamble := range []string{"yes", "no"} {
+			t.Run(version+"/"+preamble, func(t *testing.T) {
+				t.Parallel()
+				s := testserver.Start(t, version, "--appendonly", "yes", "--aof-use-rdb-preamble", preamble, "--auto-aof-rewrite-percentage", "0", "--aof-timestamp-enabled", "yes")
+				c := s.Client(t)
+				w := &workload{r: rand.New(rand.NewPCG(uint64(i), 7)), dbs: 3, fields: fieldsExpire(version)}
+				testserver.Generate(t, c, 60, 1)
+				w.run(t, c, 500)
+				rewrite(t, c)
+				w.run(t, c, 4000)
+				if i%2 == 0 {
+					testserver.LoadFunction(t, c, "shop")
+				}
+				time.Sleep(450 * time.Millisecond) // keys that were to expire soon are gone
+				c.Do(t.Context(), "SET", "last", "1")
+				testserver.Snapshot(t, c) // and it has noticed
+				b := keep(t, appended(t, s)...)
+				if b.backup.Commands < 1500 {
+					t.Fatalf("the backup has %d commands", b.backup.Commands)
+				}
+				for _, to := range []string{version, testserver.All()[(i+1)%4]} {
+					if version == "valkey-9.1" && to == "redis-7.0" || version == "redis-8.0" && to == "valkey-8.1" {
+						to = map[string]string{"valkey-9.1": "redis-8.0", "redis-8.0": "valkey-9.1"}[version]
+					}
+					reference := version
+					if product, _, _ := strings.Cut(version, "-"); strings.HasPrefix(to, product) {
+						reference = to // releases differ in what they make of XCLAIM
+					}
+					target := testserver.Start(t, to)
+					rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), accept("module", "command")) // vector sets in a Valkey
+					if err != nil {
+						t.Errorf("into %s: %v", to, err)
+						continue
+					}
+					if rep.Commands < b.backup.Commands/2 || rep.Proof.Counted || len(rep.Warnings) == 0 {
+						t.Errorf("into %s: the report is %+v", to, rep)
+					}
+					want := started(t, reference, s)
+					for key := range testserver.Snapshot(t, want) {
+						if db, name, _ := strings.Cut(key, "/"); strings.HasPrefix(name, "vectorset") && strings.HasPrefix(to, "valkey") {
+							conn := want.Conn()
+							conn.Do(t.Context(), "SELECT", db)
+							conn.Do(t.Context(), "DEL", name)
+							conn.Close()
+						}
+					}
+					holds(t, "into "+to, target.Client(t), want)
+				}
+			})
+		}
+	}
+}
+
+// commandsPart makes an append-only file of commands.
+func commandsPart(commands ...[]any) []byte {
+	var b bytes.Buffer
+	for _, c := range commands {
+		fmt.Fprintf(&b, "*%d\r\n", len(c))
+		for _, a := range c {
+			s := fmt.Sprint(a)
+			fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(s), s)
+		}
+	}
+	return b.Bytes()
+}
+
+func words(s string) (out []any) {
+	for _, w := range strings.Fields(s) {
+		out = append(out, w)
+	}
+	return out
+}
+
+// flow makes a stream as a Dragonfly sends it: what begins with "+" is a string "+key value [expiry in ms]", the rest are commands of its journal; "db>" before
+// them says in which database.
+func flow(t testing.TB, lines ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("REDIS0009")
+	b.Write([]byte("\xfa\x06df-ver\x0adf-v1.40.0"))
+	str := func(s string) { // of less than 16 KiB
+		if len(s) < 64 {
+			b.WriteByte(byte(len(s)))
+		} else {
+			b.Write([]byte{0x40 | byte(len(s)>>8), byte(len(s))})
+		}
+		b.WriteString(s)
+	}
+	for _, line := range lines {
+		db := byte(0)
+		if len(line) > 2 && line[1] == '>' {
+			db, line = line[0]-'0', line[2:]
+		}
+		if key, ok := strings.CutPrefix(line, "+"); ok {
+			f := strings.Fields(key)
+			b.Write([]byte{0xfe, db})
+			if len(f) > 2 {
+				var at int64
+				fmt.Sscan(f[2], &at)
+				b.WriteByte(0xfc)
+				for i := range 8 {
+					b.WriteByte(byte(at >> (8 * i)))
+				}
+			}
+			b.WriteByte(0)
+			str(f[0])
+			str(f[1])
+			continue
+		}
+		var j bytes.Buffer
+		outer := b
+		b = j
+		f := strings.Fields(line)
+		total := 0
+		for _, w := range f {
+			total += len(w)
+		}
+		b.Write([]byte{6, db, 0x0a, 5, 1, byte(len(f)), 0x40 | byte(total>>8), byte(total)})
+		for _, w := range f {
+			str(w)
+		}
+		j, b = b, outer
+		b.Write([]byte{0xd2, 1})
+		str(j.String())
+	}
+	b.WriteByte(0xc8)
+	b.Write(make([]byte, 8))
+	b.Write([]byte{0xd3, 1, 0, 0, 0, 0, 0, 0, 0})
+	b.WriteByte(0xff)
+	b.Write(make([]byte, 8))
+	return b.Bytes()
+}
+
+var accept = func(names ...string) *restore.Options {
+	return &restore.Options{Accept: names, Compare: restore.CompareAll}
+}
+
+// TestJournal restores flows of a Dragonfly with commands among the keys, and has a server execute the same.
+func TestJournal(t *testing.T) {
+	for seed := range 4 {
+		seen := map[string]bool{}
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
+		var flows [][]byte
+		var all []string
+		for shard := range 2 {
+			var lines []string
+			for i := range 3000 {
+				key := fmt.Sprintf("k%d:%d", shard, r.IntN(200))
+				switch db := r.IntN(2); r.IntN(10) {
+				case 0, 1, 2: // a shard sends a key once, unless it is changed meanwhile
+					if name := fmt.Sprint(db, key); seen[name] {
+						lines = append(lines, fmt.Sprintf("%d>DEL %s", db, key))
+					} else {
+						seen[name] = true
+					}
+					lines = append(lines, fmt.Sprintf("%d>+%s v%d", db, key, i))
+				case 3:
+					seen[fmt.Sprint(0, key)] = true
+					lines = append(lines, "DEL "+key)
+					lines = append(lines, fmt.Sprintf("+%s v%d 4102444800000", key, i))
+				case 4:
+					lines = append(lines, "DEL "+key)
+				case 5:
+					lines = append(lines, fmt.Sprintf("SET %s n%d PXAT 4102444800001", key, i))
+				case 6:
+					lines = append(lines, fmt.Sprintf("APPEND %s a%d", key, i))
+				case 7:
+					lines = append(lines, fmt.Sprintf("%d>SADD t%d:%d m%d", r.IntN(2), shard, r.IntN(20), i))
+				case 8:
+					lines = append(lines, fmt.Sprintf("RPUSH l%d:%d m%d", shard, r.IntN(20), i))
+				default:
+					lines = append(lines, "PERSIST "+key)
+				}
+			}
+			flows, all = append(flows, flow(t, lines...)), append(all, lines...)
+		}
+		reference := testserver.Start(t, "redis-7.0").Client(t)
+		conn := reference.Conn()
+		for _, line := range all {
+			db := 0
+			if line[1] == '>' {
+				db, line = int(line[0]-'0'), line[2:]
+			}
+			conn.Select(t.Context(), db)
+			f := words(line)
+			if key, ok := strings.CutPrefix(line, "+"); ok {
+				f = words(key)
+				set := []any{"SET", f[0], f[1]}
+				if len(f) > 2 {
+					set = append(set, "PXAT", f[2])
+				}
+				f = set
+			}
+			if err := conn.Do(t.Context(), f...).Err(); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+		conn.Close()
+		target := testserver.Start(t, testserver.All()[seed])
+		b := keep(t, flows...)
+		rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), accept("memory"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep.Commands != b.backup.Commands || rep.Commands == 0 {
+			t.Errorf("%d commands of %d were executed", rep.Commands, b.backup.Commands)
+		}
+		holds(t, fmt.Sprint("seed ", seed), target.Client(t), reference)
+	}
+}
+
+// TestExpiryThatWasPutOff: a key that was to expire long since, and was given longer to live by a command, is there; one that wasn't is not.
+func TestExpiryThatWasPutOff(t *testing.T) {
+	past := time.Now().Add(-time.Hour).UnixMilli()
+	soon := time.Now().Add(time.Hour).UnixMilli()
+	file := commandsPart(words("SELECT 0"),
+		words(fmt.Sprintf("SET kept a PXAT %d", past)), words("PERSIST kept"),
+		words(fmt.Sprintf("SET longer a PXAT %d", past)), words(fmt.Sprintf("PEXPIREAT longer %d", soon)),
+		words(fmt.Sprintf("SET gone a PXAT %d", past)),
+		words(fmt.Sprintf("SET seconds a EXAT %d", past/1000)), words(fmt.Sprintf("EXPIREAT seconds %d", soon/1000)),
+		words("RPUSH list a"), words(fmt.Sprintf("EXPIREAT list %d", past/1000)),
+		words(fmt.Sprintf("SET later a PXAT %d", 4102444800000)), words("GETEX seconds PERSIST"), words(fmt.Sprintf("GETEX seconds PXAT %d", soon)))
+	stream := flow(t, fmt.Sprintf("+kept a %d", past), fmt.Sprintf("+longer a %d", past), fmt.Sprintf("+gone a %d", past), "PERSIST kept", fmt.Sprintf("PEXPIREAT longer %d", soon),
+		fmt.Sprintf("SET seconds a PXAT %d", soon), "SET later a PXAT 4102444800000")
+	for _, data := range [][]byte{file, stream} {
+		b := keep(t, data)
+		for _, version := range testserver.All() {
+			target := testserver.Start(t, version)
+			c := target.Client(t)
+			if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), nil); err != nil {
+				t.Fatal(err)
+			}
+			for key, want := range map[string]int64{"kept": -1, "longer": soon, "gone": -2, "seconds": soon, "list": -2, "later": 4102444800000} {
+				if got, err := c.Do(t.Context(), "PEXPIRETIME", key).Int64(); got != want || err != nil {
+					t.Errorf("%s: %s expires at %d, want %d (%v)", version, key, got, want, err)
+				}
+			}
+		}
+	}
+}
+
+// TestSelectedCommands restores a part of an append-only file under other names.
+func TestSelectedCommands(t *testing.T) {
+	file := commandsPart(words("SELECT 1"), words("MSET a:1 x b:1 y a:2 z"), words("RENAME a:1 b:2"), words("SADD a:t m"), words("SMOVE a:t b:t m"), words("RPUSH a:l 1 2"),
+		words("SELECT 0"), words("SET a:0 other"), words("SELECT 1"), words("DEL b:1 a:2"), words("SET a:3 v"))
+	b := keep(t, file)
+	target := testserver.Start(t, "redis-8.0")
+	rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), &restore.Options{
+		Select: restore.Selection{DBs: []int{1}, MapDB: map[int]int{1: 3}, TrimPrefix: "a:", AddPrefix: "new:"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"3/new:l": true, "3/new:3": true}
+	got := testserver.Snapshot(t, target.Client(t))
+	for key := range got {
+		if !want[key] {
+			t.Errorf("there is %s", key)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("it holds %v, report %+v", got, rep)
+	}
+	// What can't be done is told before, by its name.
+	b = keep(t, commandsPart(words("SELECT 0"), words("SET b:1 x"), words("RENAME b:1 a:1"), words("NOSUCHCOMMAND a:1")))
+	_, err = b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), &restore.Options{Conflict: restore.Replace, Select: restore.Selection{Match: "a:*"}})
+	if !errors.Is(err, restore.ErrNotAccepted) || !strings.Contains(err.Error(), "command: 2 commands can't be executed") {
+		t.Errorf("a RENAME from what isn't selected: %v", err)
+	}
+	if len(testserver.Snapshot(t, target.Client(t))) != len(want) {
+		t.Error("the target was touched")
+	}
+}
+
+// TestCommandRefused: a command that the target refuses ends the restore, with its name, its key and its place, and never a value.
+func TestCommandRefused(t *testing.T) {
+	file := commandsPart(words("SELECT 0"), words("RPUSH k CANARY-value"), words("INCR n"), words("INCR k"), words("SET last 1"))
+	b := keep(t, file)
+	target := testserver.Start(t, "valkey-9.1")
+	loader := loaderFor(t, target.Options(), nil)
+	_, err := b.restorer.Restore(t.Context(), b.backup.ID, loader, nil)
+	var partial *restore.PartialError
+	if !errors.As(err, &partial) || partial.State != restore.TargetPartial {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{"INCR of key 0/k", fmt.Sprint("byte ", bytes.LastIndex(file, []byte("*2\r\n$4\r\nINCR"))), "WRONGTYPE", "Replace"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q isn't in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "CANARY") {
+		t.Errorf("a value is in: %v", err)
+	}
+	// It can't be carried on, and says so; replacing all begins anew.
+	_, err = b.restorer.Restore(t.Context(), b.backup.ID, loader, nil)
+	if !errors.Is(err, restore.ErrRefused) || !strings.Contains(err.Error(), "can't be executed twice: replace all data") {
+		t.Errorf("carrying on: %v", err)
+	}
+	good := keep(t, commandsPart(words("SELECT 0"), words("INCR n")))
+	if _, err = good.restorer.Restore(t.Context(), good.backup.ID, loader, &restore.Options{Conflict: restore.Replace}); err != nil {
+		t.Fatal(err)
+	}
+	if snap := testserver.Snapshot(t, target.Client(t)); len(snap) != 1 {
+		t.Errorf("it holds %v", snap)
+	}
+	// Nothing is merged.
+	if _, err = good.restorer.Restore(t.Context(), good.backup.ID, loader, &restore.Options{Conflict: restore.MergeOverwrite}); !errors.Is(err, restore.ErrRefused) {
+		t.Errorf("merging an append-only file: %v", err)
+	}
+	flow := keep(t, flow(t, "+a 1", "SET b 1"))
+	if _, err = flow.restorer.Restore(t.Context(), flow.backup.ID, loader, &restore.Options{Conflict: restore.MergeOverwrite}); !errors.Is(err, restore.ErrNotAccepted) || !strings.Contains(err.Error(), "journal") {
+		t.Errorf("merging a flow: %v", err)
+	}
+}
+
+// TestFlushAndSwap: the mark of a restore outlives the commands that would take it away, and they do what they did.
+func TestFlushAndSwap(t *testing.T) {
+	file := commandsPart(words("SELECT 0"), words("SET a 1"), words("SELECT 2"), words("SET b 1"), words("SWAPDB 0 2"), words("FLUSHDB"), words("SET c 1"), words("SWAPDB 1 2"),
+		words("SELECT 0"), words("SET d 1"), words("FLUSHDB"), words("SET e 1"), words("FLUSHALL"), words("SET f 1"), words("SELECT 3"), words("SET g 1"), words("SWAPDB 3 0"), words("SET h 1"))
+	b := keep(t, file)
+	target, reference := testserver.Start(t, "redis-7.0"), testserver.Start(t, "redis-7.0").Client(t)
+	conn := reference.Conn()
+	defer conn.Close()
+	for _, cmd := range []string{"SELECT 0", "SET f 1", "SELECT 3", "SET g 1", "SWAPDB 3 0", "SET h 1"} {
+		conn.Do(t.Context(), words(cmd)...)
+	}
+	if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), nil); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, "swapped and flushed", target.Client(t), reference)
+	// Of several shards none removes what the others have.
+	shards := keep(t, flow(t, "+a 1"), flow(t, "+b 1", "FLUSHALL", "SET c 1"))
+	_, err := shards.restorer.Restore(t.Context(), shards.backup.ID, loaderFor(t, target.Options(), nil), &restore.Options{Conflict: restore.Replace})
+	if !errors.Is(err, restore.ErrNotAccepted) {
+		t.Errorf("FLUSHALL in one of two shards: %v", err)
+	}
+}
+
+// TestReplayCanceled: a restore that ends while commands are executed says what there is.
+func TestReplayCanceled(t *testing.T) {
+	var commands [][]any
+	commands = append(commands, words("SELECT 0"))
+	for i := range 200_000 {
+		commands = append(commands, []any{"RPUSH", fmt.Sprintf("l%d", i%100), strings.Repeat("x", 100)})
+	}
+	b := keep(t, commandsPart(commands...))
+	target := testserver.Start(t, "redis-7.0")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	begun := make(chan struct{})
+	go func() {
+		<-begun
+		c := redis.NewClient(target.Options())
+		defer c.Close()
+		for c.LLen(ctx, "l1").Val() == 0 && ctx.Err() == nil {
+		}
+		cancel()
+	}()
+	opts := &restore.Options{Progress: func(p restore.Progress) {
+		if p.Stage == restore.StageLoad {
+			select {
+			case <-begun:
+			default:
+				close(begun)
+			}
+		}
+	}}
+	_, err := b.restorer.Restore(ctx, b.backup.ID, loaderFor(t, target.Options(), nil), opts)
+	var partial *restore.PartialError
+	if !errors.As(err, &partial) || !errors.Is(err, context.Canceled) || partial.State != restore.TargetPartial || !strings.Contains(err.Error(), "can't be done twice") {
+		t.Errorf("%v", err)
+	}
+}
+
+// live is a snapshot that comes straight from its source.
+type live struct {
+	backup *catalog.Backup
+	data   map[string][]byte
+}
+
+func (l *live) Backup() *catalog.Backup { return l.backup }
+
+func (l *live) Open(_ context.Context, p catalog.Part) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.data[p.Name])), nil
+}
+
+// TestCopyOfFlows: a Dragonfly's flows are copied while they come, with what was executed meanwhile.
+func TestCopyOfFlows(t *testing.T) {
+	past := time.Now().Add(-time.Hour).UnixMilli()
+	l := &live{backup: &catalog.Backup{Format: catalog.Format, ID: "20261127T221700.123Z-k7f3", Parts: []catalog.Part{{Name: "a"}, {Name: "b"}},
+		Source: catalog.Source{Engine: "dragonfly", Method: "flows"}},
+		data: map[string][]byte{
+			"a": flow(t, "+a 1", fmt.Sprintf("+dead 1 %d", past), "APPEND a 2", "1>RPUSH l x", fmt.Sprintf("+kept 1 %d", past), "PERSIST kept", "DEL gone"),
+			"b": flow(t, "+b 1", "RENAME b c", "INCR n"),
+		}}
+	for _, version := range []string{"redis-7.0", "valkey-9.1"} {
+		target := testserver.Start(t, version)
+		rep, err := restore.Copy(t.Context(), l, loaderFor(t, target.Options(), nil), nil, restore.CopyConfig{TempDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := testserver.Snapshot(t, target.Client(t))
+		if len(got) != 5 || got["0/a"] == "" || got["0/kept"] == "" || got["0/c"] == "" || got["0/n"] == "" || got["1/l"] == "" || rep.Commands != 6 {
+			t.Errorf("%s holds %v; the report is %+v", version, got, rep)
+		}
+	}
+	// What can't be executed ends it, unless that was accepted.
+	l.data["b"] = flow(t, "+b 1", "SADDEX s 9 m")
+	target := testserver.Start(t, "redis-7.0")
+	var loss *rdb.LossError
+	if _, err := restore.Copy(t.Context(), l, loaderFor(t, target.Options(), nil), nil, restore.CopyConfig{}); !errors.As(err, &loss) {
+		t.Errorf("a loss on the way: %v", err)
+	}
+}
