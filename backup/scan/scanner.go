@@ -17,7 +17,7 @@ import (
 const (
 	windowBytes = 4 << 20
 	groupBytes  = 64 << 10
-	groupKeys   = 16
+	groupKeys   = 64
 )
 
 // A request is what is under way: a SCAN if page is nil, else the keys from, to of a page in one transaction.

@@ -240,8 +240,9 @@ func (sc *scanner) recover(err error) error {
 func (sc *scanner) resume(n *node) error {
 	same, err := n.sameData(sc.info)
 	if err != nil {
+		err = n.Fail("go on", err)
 		n.Close()
-		return n.Fail("go on", err)
+		return err
 	}
 	n.dialect, n.old, n.dbs = sc.node.dialect, sc.node.old, sc.node.dbs
 	sc.connect(n)
