@@ -3,6 +3,11 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -77,6 +82,19 @@ func TestSlots(t *testing.T) {
 			if what == "slot 43" {
 				c.FinishMove(t, 43)
 			}
+		}
+
+		// A migration that the server does by itself.
+		if version == "valkey-9.1" {
+			d := &driver{begin: func(_ context.Context, addr string) error {
+				if addr == nodes[2].Addr {
+					migrate(t, nodes[0], ids[1], 300, 310)
+				}
+				return nil
+			}}
+			_, err = h.run(t, of(t, given, replica.PreferExact, d.with(nil)))
+			refused(t, "a migration by the server", err, backup.ErrTransient, "slots 300-310 left "+ids[0], "slots 300-310 came to "+ids[1],
+				"slots 300-310: a migration from "+ids[0]+" to "+ids[1]+` is in state "success"`)
 		}
 
 		// One that moves when all have begun does no harm.
@@ -187,6 +205,22 @@ func promote(t *testing.T, s *testserver.Server) {
 	if err := s.Client(t).Do(t.Context(), "CLUSTER", "FAILOVER", "TAKEOVER").Err(); err != nil {
 		t.Error(err)
 	}
+}
+
+// migrate lets a Valkey migrate slots to another node and waits for it.
+func migrate(t *testing.T, from *testserver.Server, to string, first, last int) {
+	c := from.Client(t)
+	if err := c.Do(t.Context(), "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", to).Err(); err != nil {
+		t.Error(err)
+		return
+	}
+	testserver.Eventually(t, 20*time.Second, "the migration is done", func() error {
+		jobs, err := c.Do(t.Context(), "CLUSTER", "GETSLOTMIGRATIONS").Result()
+		if err == nil && !strings.Contains(fmt.Sprint(jobs), "success") {
+			err = fmt.Errorf("%v", jobs)
+		}
+		return err
+	})
 }
 
 // What is refused at once, and how often what isn't is tried.
@@ -313,4 +347,79 @@ func TestTLS(t *testing.T) {
 			t.Errorf("part %d is from %s, want the replica %s", i, p.Shard.Address, want)
 		}
 	}
+}
+
+// Whoever waits for the cluster, or for a shard's new primary, is let go within a second by a cancelled context and by Close, and nothing is left.
+func TestCancel(t *testing.T) {
+	c := testserver.StartCluster(t, "valkey-8.1", 2, 0)
+	c.Generate(t, 100, 1)
+	nodes := c.Primaries()
+	before := runtime.NumGoroutine()
+	within := func(what string, begin time.Time) {
+		t.Helper()
+		if took := time.Since(begin); took > 5*time.Second { // a busy machine's second
+			t.Errorf("%s took %v", what, took)
+		}
+	}
+	// While slots are waited for.
+	c.BeginMove(t, 5, nodes[1])
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	begin := time.Now()
+	_, err := of(t, nodes[0].Options(), replica.PreferExact, func(c *cluster.Config) { c.SlotWait = time.Hour }).Snapshot(ctx)
+	refused(t, "cancelled while slots are waited for", err, context.DeadlineExceeded, "wait for slots")
+	within("Snapshot", begin)
+	cancel()
+	c.FinishMove(t, 5)
+
+	// While a primary is waited for, that doesn't come.
+	long := func(c *cluster.Config) { c.FailoverWait = time.Hour }
+	lose := func() (backup.Snapshot, backup.Part) {
+		t.Helper()
+		sn, err := of(t, nodes[0].Options(), replica.PreferExact, long).Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sn.Close() })
+		p := sn.Parts()[1]
+		r, err := sn.Open(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[1].Kill()
+		_, err = io.Copy(io.Discard, r)
+		r.Close()
+		if !errors.Is(err, backup.ErrAgain) {
+			t.Fatalf("the part of a node that was killed: %v", err)
+		}
+		return sn, p
+	}
+	if err := nodes[1].Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "10000").Err(); err != nil {
+		t.Fatal(err)
+	}
+	sn, p := lose()
+	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	begin = time.Now()
+	_, err = sn.Open(ctx, p)
+	refused(t, "cancelled while a primary is waited for", err, context.DeadlineExceeded, "wait for a primary")
+	within("Open", begin)
+	cancel()
+	time.AfterFunc(300*time.Millisecond, func() { sn.Close() })
+	begin = time.Now()
+	if _, err = sn.Open(t.Context(), p); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed while a primary is waited for: %v", err)
+	}
+	within("Open and Close", begin)
+	testserver.Eventually(t, 10*time.Second, "no goroutine is left", func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			return fmt.Errorf("%d instead of %d", n, before)
+		}
+		return nil
+	})
+	testserver.Eventually(t, 10*time.Second, "no replica is left", func() error {
+		info, err := nodes[0].Client(t).InfoMap(t.Context(), "replication").Result()
+		if n := info["Replication"]["connected_slaves"]; err == nil && n != "0" {
+			err = errors.New(n)
+		}
+		return err
+	})
 }
