@@ -18,7 +18,10 @@ const expiry = 4102444800000
 // fill sends the data set to a server at addr: mixed keys, the same every time. Of a hundred keys 55 are strings, of
 // which every other one expires, 15 hashes, 10 lists, 8 sets, 8 sorted sets and 4 streams. Values look like what
 // applications store: half of each compresses well, half not at all.
-func fill(ctx context.Context, addr string, keys int) error {
+func fill(ctx context.Context, addr string, keys int) error { return fillTagged(ctx, addr, keys, "") }
+
+// fillTagged is fill with a tag behind each name, such as "{a}", which puts all keys into one slot of a cluster.
+func fillTagged(ctx context.Context, addr string, keys int, tag string) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return err
@@ -30,7 +33,7 @@ func fill(ctx context.Context, addr string, keys int) error {
 	replies := make(chan error, 1)
 	go func() { replies <- readReplies(conn, sent) }()
 
-	w := &respWriter{w: bufio.NewWriterSize(conn, 256<<10), random: rand.New(rand.NewPCG(20261124, 375))}
+	w := &respWriter{tag: tag, w: bufio.NewWriterSize(conn, 256<<10), random: rand.New(rand.NewPCG(20261124, 375))}
 	for i := range keys {
 		w.key(i)
 	}
@@ -84,6 +87,7 @@ func readReplies(conn net.Conn, sent <-chan int) error {
 type respWriter struct {
 	w        *bufio.Writer
 	random   *rand.Rand
+	tag      string
 	commands int
 	num      []byte
 	buf      []byte
@@ -91,7 +95,7 @@ type respWriter struct {
 
 // key writes the commands for one key.
 func (w *respWriter) key(i int) {
-	id := strconv.Itoa(i)
+	id := strconv.Itoa(i) + w.tag
 	switch kind := i % 100; {
 	case kind < 55:
 		args := []string{"SET", "user:session:" + id, w.document(i)}
