@@ -196,7 +196,7 @@ func (s *Service) prepare(q *BackupRequest) (do func(ctx context.Context, regist
 		return nil, err
 	}
 	request := backup.Request{Budget: s.budget(q), DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
-		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain}
+		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Parallel: q.Parallel}
 	if err := request.Validate(); err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 		return q.Snapshotter, nil
 	}
 	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now,
-		limits: s.limits(q)})
+		limits: s.limits(q), leave: s.leave})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.

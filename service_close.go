@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +26,7 @@ type closing struct {
 	active sync.WaitGroup            // that
 	done   chan struct{}             // closed when Close has done its work; nil before that has begun
 	err    error                     // what came of it
+	left   []io.Closer               // snapshotters that failed and may be at tidying up
 }
 
 // Close ends what the Service does of itself: it lets RunSchedules end, with Config.ScheduleGrace for backups that are being made, and waits for that.
@@ -71,6 +73,13 @@ func (s *Service) Close(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, s.shutdownBackups(ctx)...)
+	c.mu.Lock()
+	left := c.left
+	c.left = nil
+	c.mu.Unlock()
+	for _, l := range left {
+		s.endTidying(l)
+	}
 	c.err = errors.Join(errs...)
 	return c.err
 }
@@ -167,8 +176,32 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 		}
 	}
 	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{Budget: s.budget(&q), DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
-		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain})
+		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Parallel: q.Parallel})
 	return err
+}
+
+// maxLeft is how many snapshotters that failed are kept at most, for what they may have to tidy up.
+const maxLeft = 64
+
+// leave keeps what is still at tidying up after a snapshot that failed, until the Service is closed.
+func (s *Service) leave(l io.Closer) {
+	c := &s.closing
+	c.mu.Lock()
+	c.left = append(c.left, l)
+	var oldest io.Closer
+	if len(c.left) > maxLeft {
+		oldest, c.left = c.left[0], c.left[1:]
+	}
+	c.mu.Unlock()
+	if oldest != nil {
+		s.endTidying(oldest)
+	}
+}
+
+func (s *Service) endTidying(l io.Closer) {
+	if err := l.Close(); err != nil {
+		s.cfg.Logger.Warn("something of a snapshot that failed is left", "error", err)
+	}
 }
 
 // workers are how many backups are made at a time.

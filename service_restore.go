@@ -191,11 +191,11 @@ func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backu
 		// Who encrypts backups of this data doesn't expect to find some of it in the store as it is.
 		return "", errors.New("the backup to be restored is encrypted, and this one wouldn't be: set Config.Recipients, or leave the safety backup out")
 	}
-	snapshotter, err := newTaker("RestoreRequest.Safety", taker{from: q.To, prefer: replica.PreferPrimary, options: q.Safety, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now})
+	snapshotter, err := newTaker("RestoreRequest.Safety", taker{from: q.To, prefer: replica.PreferPrimary, options: q.Safety, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now, leave: s.leave})
 	if err != nil {
 		return "", err
 	}
-	b, err := s.run(ctx, at, "backup", 0, nil, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter,
+	b, err := s.run(ctx, at, "backup", 0, nil, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter, Parallel: q.Safety.Parallel,
 		Description: "what the target held before " + string(of.ID) + " was restored into it"})
 	if err != nil {
 		return "", fmt.Errorf("%w; without a safety backup the restore works if it is told so", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/dumpfile"
 	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/probe"
 	"github.com/amberkv/amber/backup/replica"
@@ -44,6 +46,13 @@ type SnapshotOptions struct {
 	Group                              string
 	SentinelUsername, SentinelPassword string
 
+	// Parallel is how many shards of a cluster, or of a Dragonfly, are read at a time; 0: backup.DefaultParallel.
+	Parallel int
+
+	// Save says where the files appear that the server saves, for method save: its Store is required, while Options, Logger and Now are set by
+	// Amber. Nil: method save can't be used.
+	Save *dumpfile.SaveConfig
+
 	// SyncCommand is what PSYNC was renamed to, SyncCommands what it was on single nodes, by their host:port. See replica.Config.
 	SyncCommand  string
 	SyncCommands map[string]string
@@ -57,6 +66,12 @@ func (o *SnapshotOptions) validate() error {
 	}
 	if err := replica.ValidSyncCommand(o.SyncCommand); o.SyncCommand != "" && err != nil {
 		return fmt.Errorf("SyncCommand: %w", err)
+	}
+	if o.Parallel < 0 {
+		return fmt.Errorf("Parallel is negative: %d", o.Parallel)
+	}
+	if o.Method == SnapshotSave && o.Save == nil {
+		return errors.New("method save needs Save: it says where the files appear that the server saves")
 	}
 	for addr, name := range o.SyncCommands {
 		if err := replica.ValidSyncCommand(name); err != nil {
@@ -90,7 +105,7 @@ func CheckSource(ctx context.Context, q SourceRequest) (*probe.Report, error) {
 // probe is what a server is asked.
 func (o *SnapshotOptions) probe(from *redis.Options, log *slog.Logger) probe.Config {
 	return probe.Config{Options: from, Group: o.Group, SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
-		SyncCommand: o.SyncCommand, SyncCommands: o.SyncCommands, Logger: log}
+		SyncCommand: o.SyncCommand, SyncCommands: o.SyncCommands, Files: o.Save != nil, Logger: log}
 }
 
 // A taker takes snapshots of a data store of which only an address is known: how, it finds out each time.
@@ -101,7 +116,8 @@ type taker struct {
 	tempDir string
 	log     *slog.Logger
 	now     func() time.Time
-	limits  *govern.Limits // what a server may be put to; nil: it isn't governed
+	limits  *govern.Limits  // what a server may be put to; nil: it isn't governed
+	leave   func(io.Closer) // gets what is still at tidying up after it has failed; nil: it is closed
 }
 
 // newTaker checks the options. what names them in the error.
@@ -112,9 +128,22 @@ func newTaker(what string, t taker) (*taker, error) {
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
-	// What else may be wrong, a driver says before anything is asked.
-	if _, err := t.node(probe.Replica, t.from, false); err != nil {
-		return nil, err
+	if t.leave == nil {
+		t.leave = func(c io.Closer) {
+			if err := c.Close(); err != nil {
+				t.log.Warn("something of a snapshot that failed is left", "error", err)
+			}
+		}
+	}
+	// What else may be wrong, the drivers say before anything is asked.
+	drivers := []string{probe.Replica}
+	if t.options.Save != nil {
+		drivers = append(drivers, probe.Save)
+	}
+	for _, method := range drivers {
+		if _, err := t.node(method, t.from, false); err != nil {
+			return nil, err
+		}
 	}
 	return &t, nil
 }
@@ -178,7 +207,11 @@ func (t *taker) by(ctx context.Context, method string, report *probe.Report) (ba
 	if err != nil {
 		return nil, err
 	}
-	return snapshotter.Snapshot(ctx)
+	snapshot, err := snapshotter.Snapshot(ctx)
+	if c, ok := snapshotter.(io.Closer); ok && err != nil {
+		t.leave(c) // it may be at tidying up
+	}
+	return snapshot, err
 }
 
 // driver returns what takes a snapshot by one method, of all that the data store consists of.
@@ -206,6 +239,10 @@ func (t *taker) ungoverned(method string, at *redis.Options, cluster bool) (back
 	case probe.Replica:
 		return replica.New(replica.Config{Options: at, Prefer: t.prefer, SyncCommand: t.options.SyncCommand, SyncCommands: t.options.SyncCommands,
 			ClusterNode: cluster, Now: t.now, Logger: t.log})
+	case probe.Save:
+		cfg := *t.options.Save
+		cfg.Options, cfg.Logger, cfg.Now = at, t.log, t.now
+		return dumpfile.NewSave(cfg)
 	}
 	return nil, &backup.SourceError{Addr: replication.Address(at), Step: "choose a method", Err: fmt.Errorf("%w: no driver for method %q", backup.ErrUnsupported, method)}
 }

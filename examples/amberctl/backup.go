@@ -17,6 +17,7 @@ func (a *app) backupCommand() *cobra.Command {
 		from     serverFlags
 		sealed   sealFlags
 		limited  limitFlags
+		take     takeFlags
 		id, name string
 		about    string
 		prefer   string
@@ -27,9 +28,13 @@ func (a *app) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup --from URL --id DATASTORE",
 		Short: "Back up a server",
-		Long: `Back up a Redis or Valkey server: take a snapshot as a replica does, prove it on its way, store it, read it back.
+		Long: `Back up a Redis, Valkey or Dragonfly server, a cluster of which the server is any node, or the group that a Sentinel watches: take a
+snapshot, prove it on its way, store it, read it back.
 
 The backup is listed when all that is done, and not before. One data store has one backup at a time.
+
+How the snapshot is taken depends on what the server is and allows: 'amberctl doctor --from' tells beforehand, 'amberctl show' afterwards. By
+scan, which servers allow that refuse PSYNC, each key is as it was at some instant, but all together are of none.
 
 With --encrypt-to the backup is encrypted for age public keys, of which any opens it: this machine needs no secret. "amberctl keygen" makes
 a key.
@@ -70,6 +75,11 @@ what a backup took of its server.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSW
 			if q.From, err = a.options(&from); err != nil {
 				return err
 			}
+			var taken func()
+			if q.SnapshotOptions, taken, err = take.options(cmd.Context()); err != nil {
+				return err
+			}
+			defer taken()
 			cfg := amber.Config{LeaseTTL: leaseTTL}
 			if err := a.sealing(&sealed, &cfg); err != nil {
 				return err
@@ -100,7 +110,8 @@ what a backup took of its server.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSW
 			})
 		},
 	}
-	from.add(cmd, "from", "the server to back up")
+	from.add(cmd, "from", "the server to back up, any node of a cluster, or a Sentinel")
+	take.add(cmd)
 	sealed.add(cmd)
 	limited.add(cmd)
 	flags := cmd.Flags()

@@ -22,10 +22,12 @@ func (a *app) doctorCommand() *cobra.Command {
 		large   int64
 		objects int
 		timeout time.Duration
+		from    serverFlags
+		take    takeFlags
 	)
 	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Try out what Amber needs of the store, and tell what to change",
+		Use:   "doctor [--from URL]",
+		Short: "Try out what Amber needs of the store, or of a server, and tell what to change",
 		Long: `Try out what Amber needs of the store: that objects can be created, also in several pieces, read, read in part, listed,
 replaced and deleted, that a create can be exclusive, that an aborted write leaves nothing, and that clocks agree. For each
 check that fails there is advice what to change: a right that the credentials lack, a region, a clock.
@@ -34,7 +36,11 @@ The doctor works below _doctor/ in the store and removes what it has made, so it
 backups at work. It moves about three times the size of its large object. With --verbose, and whenever something fails, it
 tells how the store is reached: endpoint, region, and where the credentials came from.
 
-The exit status is 1 if a check failed. A warning is not a failure.`,
+With --from it looks at a server instead, and needs no store: what it is, by which methods a snapshot of it can be taken, which of
+them a backup would take and why, and why not by the others. It asks by INFO, COMMAND INFO, ACL WHOAMI and ACL DRYRUN; nothing is begun
+and nothing written, and no secret is in what it prints. The server may be a Sentinel, or any node of a cluster.
+
+The exit status is 1 if a check failed, or no method can be used. A warning is not a failure.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSWORD"),
 		Example: `  amberctl doctor --store file:///var/backups
 
   # AWS S3; credentials as the aws command finds them: environment, ~/.aws (profile=NAME), web identity, container.
@@ -52,7 +58,10 @@ The exit status is 1 if a check failed. A warning is not a failure.`,
   amberctl doctor --store gs://bucket/backups
 
   # Azure Blob Storage; credentials as of 'az login', or AZURE_STORAGE_KEY
-  amberctl doctor --store 'azblob://container/backups?account=NAME'`,
+  amberctl doctor --store 'azblob://container/backups?account=NAME'
+
+  # How a server can be backed up
+  amberctl doctor --from redis://user@host:6379`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -62,6 +71,12 @@ The exit status is 1 if a check failed. A warning is not a failure.`,
 				return usagef("--objects %d: that is no number of objects", objects)
 			case timeout <= 0:
 				return usagef("--timeout %v: a check needs some time", timeout)
+			case from.url != "" && cmd.Flags().Changed("store"):
+				return usagef("--store and --from are looked at one at a time: leave one of them out")
+			case from.url != "":
+				return a.doctorSource(cmd.Context(), &from, &take)
+			case a.store == "" && a.env("AMBER_STORE") == "":
+				return usagef("--store (or AMBER_STORE) or --from is missing: say what to look at, as in --store file:///var/backups or --from redis://host:6379")
 			}
 			store, err := a.openStore(cmd.Context())
 			if err != nil {
@@ -85,6 +100,8 @@ The exit status is 1 if a check failed. A warning is not a failure.`,
 	flags.Int64Var(&large, "large", 20, "size of the large object in MiB; larger than two pieces of an upload, to see that those work")
 	flags.IntVar(&objects, "objects", 0, "how many small objects to make and list besides; 1100 are more than a page at most providers")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long each check may take")
+	from.addOptional(cmd, "from", "a server to look at instead of a store")
+	take.addServer(cmd)
 	return cmd
 }
 

@@ -33,7 +33,7 @@ func (a *app) dragonfly(f *scheduleFlags) (*dragonfly, error) {
 	case f.sources.file != "" || len(f.sources.list) > 1:
 		return nil, usagef("--flagfile is that of one server: give one --source, or leave it out for the server that the file describes")
 	case len(f.sources.list) == 1:
-		one := map[string]serverFlags{}
+		one := map[string]sourced{}
 		if err := (&sources{flags: &f.sources}).parse(f.sources.list[0], "--source", one); err != nil {
 			return nil, &usageError{err}
 		}

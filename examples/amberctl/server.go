@@ -24,9 +24,18 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) add(cmd *cobra.Command, flag, what string) {
+	f.addURL(cmd, flag, what, "; required")
+}
+
+// addOptional is add for a server that needn't be given.
+func (f *serverFlags) addOptional(cmd *cobra.Command, flag, what string) {
+	f.addURL(cmd, flag, what, "")
+}
+
+func (f *serverFlags) addURL(cmd *cobra.Command, flag, what, more string) {
 	f.flag = flag
 	flags := cmd.Flags()
-	flags.StringVar(&f.url, flag, "", what+": redis://[user[:password]@]host[:port], or rediss:// for TLS; required")
+	flags.StringVar(&f.url, flag, "", what+": redis://[user[:password]@]host[:port], or rediss:// for TLS"+more)
 	flags.StringVar(&f.passwordFile, "password-file", "", "file that holds the server's password; - means standard input")
 	f.addTLS(cmd)
 }

@@ -72,6 +72,16 @@ func show(w io.Writer, b *catalog.Backup) {
 	if !s.Time.IsZero() {
 		add("Written", when(s.Time)+" UTC")
 	}
+	if s.Spread > 0 {
+		add("Spread", took(s.Spread)+" between the instants of the first shard and the last: they are consistent one by one")
+	}
+	if s.Fuzzy {
+		add("Fuzzy", "each key is as it was at some instant, all together are of none")
+	}
+	if c := s.Scan; c != nil {
+		add("Scan", scanText(c))
+	}
+	add("Reason", s.Reason)
 	add("Labels", labelsText(b.Labels))
 	add("Policy", b.Policy)
 	if !b.DeleteAfter.IsZero() {
@@ -127,6 +137,61 @@ func show(w io.Writer, b *catalog.Backup) {
 		fmt.Fprintln(w)
 		table(w, rows...)
 	}
+	shardTable(w, b.Parts)
+}
+
+// shardTable prints where parts came from that came from several.
+func shardTable(w io.Writer, parts []catalog.Part) {
+	rows := [][]string{{"PART", "SHARD", "FROM", "ROLE", "SLOTS", "AT (UTC)", "OFFSET", "BEGUN"}}
+	for _, p := range parts {
+		s := p.Shard
+		if s == nil {
+			continue
+		}
+		at, begun := "", "once"
+		if !s.Time.IsZero() {
+			at = s.Time.UTC().Format("2006-01-02 15:04:05.000")
+		}
+		if s.Attempts > 1 {
+			begun = plural(int64(s.Attempts), "time")
+		}
+		rows = append(rows, []string{p.Name, s.ID, s.Address, s.Role, slotsText(s.Slots), at, strconv.FormatInt(s.ReplicationOffset, 10), begun})
+	}
+	if len(rows) > 1 {
+		fmt.Fprintln(w)
+		table(w, rows...)
+	}
+}
+
+// slotsText prints slots of a cluster, the first few ranges of them.
+func slotsText(ranges []catalog.SlotRange) string {
+	const most = 4
+	var out []string
+	for i, r := range ranges {
+		switch {
+		case i == most:
+			return strings.Join(out, " ") + fmt.Sprintf(" and %d more", len(ranges)-most)
+		case r.First == r.Last:
+			out = append(out, strconv.Itoa(r.First))
+		default:
+			out = append(out, fmt.Sprintf("%d-%d", r.First, r.Last))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// scanText tells what happened to keys that were read one by one.
+func scanText(c *catalog.Scan) string {
+	text := count(c.Listed) + " listed"
+	for _, part := range []struct {
+		n    int64
+		what string
+	}{{c.Gone, "gone before they were read"}, {c.Expired, "of these expired"}, {c.Changed, "of another type by then"}, {c.Moved, "moved to another node"}} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %s %s", count(part.n), part.what)
+		}
+	}
+	return text
 }
 
 // stateText says how far a backup is and how it was proved.

@@ -26,7 +26,8 @@ type sourceFlags struct {
 func (f *sourceFlags) add(cmd *cobra.Command) {
 	f.server.flag = "source"
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.list, "source", nil, "a data store, as 'orders=redis://user@db:6379', or rediss:// for TLS; ' @FILE' behind it names the file of its password; repeatable")
+	flags.StringArrayVar(&f.list, "source", nil, "a data store, as 'orders=redis://user@db:6379', or rediss:// for TLS; ' @FILE' behind it names the file of its password, "+
+		"and method=, prefer=, group= and sync-command= say what the flags of 'amberctl backup' do; repeatable")
 	flags.StringVar(&f.file, "sources", "", "file with a line like that for each data store; it is read anew for each backup")
 	flags.StringVar(&f.prefer, "prefer", "replica", "who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) the server of the URL")
 	f.server.addTLS(cmd)
@@ -37,12 +38,19 @@ type sources struct {
 	app    *app
 	flags  *sourceFlags
 	prefer replica.Prefer
-	fixed  map[string]serverFlags // of --source
+	fixed  map[string]sourced // of --source
+}
+
+// Sourced is how one data store is reached, and its snapshot taken.
+type sourced struct {
+	server serverFlags
+	prefer replica.Prefer
+	take   amber.SnapshotOptions
 }
 
 // sources checks the flags, and the file if there is one.
 func (a *app) sources(f *sourceFlags) (*sources, error) {
-	s := &sources{app: a, flags: f, fixed: map[string]serverFlags{}}
+	s := &sources{app: a, flags: f, fixed: map[string]sourced{}}
 	var err error
 	if s.prefer, err = preferred(f.prefer); err != nil {
 		return nil, err
@@ -60,7 +68,7 @@ func (a *app) sources(f *sourceFlags) (*sources, error) {
 		return nil, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(all)) {
-		server := all[id]
+		server := all[id].server
 		if _, err := a.options(&server); err != nil {
 			return nil, fmt.Errorf("data store %s: %w", id, err)
 		}
@@ -68,8 +76,8 @@ func (a *app) sources(f *sourceFlags) (*sources, error) {
 	return s, nil
 }
 
-// parse reads ID=URL, and @FILE where it follows. No error quotes what may be a password.
-func (s *sources) parse(text, where string, into map[string]serverFlags) error {
+// parse reads ID=URL, and what follows: @FILE, and how the snapshot is taken. No error quotes what may be a password.
+func (s *sources) parse(text, where string, into map[string]sourced) error {
 	id, rest, ok := strings.Cut(strings.TrimSpace(text), "=")
 	if !ok {
 		return fmt.Errorf("%s: write ID=URL, as orders=redis://host:6379", where)
@@ -77,27 +85,60 @@ func (s *sources) parse(text, where string, into map[string]serverFlags) error {
 	if err := catalog.ValidName(id); err != nil {
 		return fmt.Errorf("%s: the data store's ID %.60q: %w", where, id, err)
 	}
-	server := s.flags.server
+	src := sourced{server: s.flags.server, prefer: s.prefer}
 	fields := strings.Fields(rest)
-	switch {
-	case len(fields) == 0:
+	if len(fields) == 0 {
 		return fmt.Errorf("%s: data store %s has no URL: write %s=redis://host:6379", where, id, id)
-	case len(fields) == 1:
-	case len(fields) == 2 && strings.HasPrefix(fields[1], "@"):
-		server.passwordFile = fields[1][1:]
-	default:
-		return fmt.Errorf("%s: data store %s: behind the URL only @FILE can follow, which holds its password", where, id)
 	}
-	server.url = fields[0]
+	src.server.url = fields[0]
+	var commands []string
+	seen := map[string]bool{}
+	for _, field := range fields[1:] {
+		name, value, _ := strings.Cut(field, "=")
+		if strings.HasPrefix(field, "@") {
+			name, value = "@", field[1:]
+		}
+		if seen[name] && name != "sync-command" {
+			return fmt.Errorf("%s: data store %s: %s is there twice", where, id, map[bool]string{true: "@FILE", false: name + "="}[name == "@"])
+		}
+		seen[name] = true
+		var err error
+		switch name {
+		case "@":
+			src.server.passwordFile = value
+		case "method":
+			src.take.Method, err = methodOf("method", value)
+			if err == nil && src.take.Method == amber.SnapshotSave {
+				err = fmt.Errorf("method save is for single backups: 'amberctl backup --save-store'")
+			}
+		case "prefer":
+			if src.prefer, err = preferred(value); err != nil {
+				err = fmt.Errorf("prefer %q: it can be replica, primary or exact", value)
+			}
+		case "group":
+			src.take.Group = value
+		case "sync-command":
+			commands = append(commands, value)
+		default:
+			return fmt.Errorf("%s: data store %s: behind the URL only @FILE can follow, which holds its password, and method=, prefer=, group= and sync-command=", where, id)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: data store %s: %w", where, id, err)
+		}
+	}
+	var err error
+	if src.take.SyncCommand, src.take.SyncCommands, err = syncCommands("sync-command", commands); err != nil {
+		return fmt.Errorf("%s: data store %s: %w", where, id, err)
+	}
 	if _, twice := into[id]; twice {
 		return fmt.Errorf("%s: data store %s is there twice", where, id)
 	}
-	into[id] = server
+	into[id] = src
 	return nil
 }
 
 // all returns the data stores that are known now.
-func (s *sources) all() (map[string]serverFlags, error) {
+func (s *sources) all() (map[string]sourced, error) {
 	all := maps.Clone(s.fixed)
 	if s.flags.file == "" {
 		return all, nil
@@ -130,10 +171,10 @@ func (s *sources) request(_ context.Context, dataStore string) (amber.BackupRequ
 	if err != nil {
 		return amber.BackupRequest{}, err
 	}
-	server, ok := all[dataStore]
+	src, ok := all[dataStore]
 	if !ok {
 		return amber.BackupRequest{}, fmt.Errorf("nothing says how data store %s is reached: add --source %s=URL, or a line to the file of --sources", dataStore, dataStore)
 	}
-	options, err := s.app.options(&server)
-	return amber.BackupRequest{From: options, Prefer: s.prefer}, err
+	options, err := s.app.options(&src.server)
+	return amber.BackupRequest{From: options, Prefer: src.prefer, SnapshotOptions: src.take}, err
 }
