@@ -17,6 +17,7 @@ import (
 	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/probe"
 	"github.com/amberkv/amber/backup/replica"
+	"github.com/amberkv/amber/backup/scan"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/replication"
 )
@@ -48,6 +49,9 @@ type SnapshotOptions struct {
 
 	// Parallel is how many shards of a cluster, or of a Dragonfly, are read at a time; 0: backup.DefaultParallel.
 	Parallel int
+
+	// KeysPerSecond bounds how many keys method scan reads in a second, of each server; 0: no bound.
+	KeysPerSecond int64
 
 	// Save says where the files appear that the server saves, for method save: its Store is required, while Options, Logger and Now are set by
 	// Amber. Nil: method save can't be used.
@@ -136,7 +140,7 @@ func newTaker(what string, t taker) (*taker, error) {
 		}
 	}
 	// What else may be wrong, the drivers say before anything is asked.
-	drivers := []string{probe.Replica}
+	drivers := []string{probe.Replica, probe.Scan}
 	if t.options.Save != nil {
 		drivers = append(drivers, probe.Save)
 	}
@@ -216,7 +220,13 @@ func (t *taker) by(ctx context.Context, method string, report *probe.Report) (ba
 
 // driver returns what takes a snapshot by one method, of all that the data store consists of.
 func (t *taker) driver(method string, report *probe.Report) (backup.Snapshotter, error) {
-	return t.node(method, t.from, false)
+	at := t.from
+	if t.prefer == replica.PreferPrimary && report.Primary != "" && method != probe.Replica { // which finds its way itself
+		there := *t.from
+		there.Addr = report.Primary
+		at = &there
+	}
+	return t.node(method, at, false)
 }
 
 // node returns what takes a snapshot of a single server by one method, and spares that server. If it is one of a cluster, that is only of the slots that it has.
@@ -239,6 +249,12 @@ func (t *taker) ungoverned(method string, at *redis.Options, cluster bool) (back
 	case probe.Replica:
 		return replica.New(replica.Config{Options: at, Prefer: t.prefer, SyncCommand: t.options.SyncCommand, SyncCommands: t.options.SyncCommands,
 			ClusterNode: cluster, Now: t.now, Logger: t.log})
+	case probe.Scan:
+		prefer := scan.PreferExact
+		if t.prefer == replica.PreferReplica {
+			prefer = scan.PreferReplica
+		}
+		return scan.New(scan.Config{Options: at, Prefer: prefer, KeysPerSecond: t.options.KeysPerSecond, TempDir: t.tempDir, Now: t.now, Logger: t.log})
 	case probe.Save:
 		cfg := *t.options.Save
 		cfg.Options, cfg.Logger, cfg.Now = at, t.log, t.now

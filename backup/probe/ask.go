@@ -42,10 +42,10 @@ const (
 
 // The commands that methods need, and what is given to them when it is asked whether the user may run them.
 var (
-	commands = [][]string{{"PSYNC", "?", "-1"}, {"SYNC"}, {"REPLCONF", "capa", "eof"}, {"SCAN", "0"}, {"DUMP", sampleKey}, {"PTTL", sampleKey},
-		{"SELECT", "0"}, {"BGSAVE"}}
-	dragonflyCommands = [][]string{{"DFLY", "SYNC", "SYNC0"}, {"REPLCONF", "capa", "dragonfly"}, {"SCAN", "0"}, {"DUMP", sampleKey}, {"PTTL", sampleKey},
-		{"SELECT", "0"}, {"SAVE"}}
+	commands = [][]string{{"PSYNC", "?", "-1"}, {"SYNC"}, {"REPLCONF", "capa", "eof"}, {"SCAN", "0"}, {"DUMP", sampleKey},
+		{"PEXPIRETIME", sampleKey}, {"PTTL", sampleKey}, {"TIME"}, {"MULTI"}, {"EXEC"}, {"SELECT", "0"}, {"BGSAVE"}}
+	dragonflyCommands = [][]string{{"DFLY", "SYNC", "SYNC0"}, {"REPLCONF", "capa", "dragonfly"}, {"SCAN", "0"}, {"DUMP", sampleKey},
+		{"PEXPIRETIME", sampleKey}, {"PTTL", sampleKey}, {"TIME"}, {"MULTI"}, {"EXEC"}, {"SELECT", "0"}, {"SAVE"}}
 )
 
 // sampleKey is a key that stands for all; it need not be there.

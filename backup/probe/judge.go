@@ -135,7 +135,10 @@ func (p *prober) save() Method {
 func (p *prober) scan() Method {
 	r, f := p.report, &p.facts
 	m := Method{Name: Scan, Why: "SCAN and DUMP read the keys one by one: each is as it was at some instant, all together are of none"}
-	need := []string{"SCAN", "DUMP", "PTTL"}
+	need := []string{"SCAN", "DUMP", "MULTI", "EXEC", "PEXPIRETIME"}
+	if f.exists["PEXPIRETIME"] == no { // below Redis 7.0, and in some services
+		need = []string{"SCAN", "DUMP", "MULTI", "EXEC", "PTTL", "TIME"}
+	}
 	if !f.cluster {
 		need = append(need, "SELECT")
 	}
@@ -192,7 +195,10 @@ func (p *prober) missing(names ...string) string {
 			out = append(out, name)
 		}
 	}
-	return strings.Join(out, " and ")
+	if len(out) < 2 {
+		return strings.Join(out, "")
+	}
+	return strings.Join(out[:len(out)-1], ", ") + " and " + out[len(out)-1]
 }
 
 // points tells what was seen.

@@ -186,7 +186,7 @@ func TestRights(t *testing.T) {
 					bySCAN + "; not by replica: user app may not run PSYNC and REPLCONF; not by save: user app may not run BGSAVE"},
 				"only what replicas need": {[]string{"+info", "+psync", "+replconf", "+acl|whoami", "+acl|dryrun", "+command|info"},
 					noFlows + psync + "save no: user app may not run BGSAVE (allow it: ACL SETUSER app +bgsave)\n" +
-						"scan no: user app may not run SCAN and DUMP and PTTL and SELECT (allow it: ACL SETUSER app +scan +dump +pttl +select ~*)\n", byPSYNC},
+						"scan no: user app may not run SCAN, DUMP, MULTI, EXEC, PEXPIRETIME and SELECT (allow it: ACL SETUSER app +scan +dump +multi +exec +pexpiretime +select ~*)\n", byPSYNC},
 				"some keys": {[]string{"~orders:*", "+@all", "-psync"},
 					noFlows + "replica no: user app may not run PSYNC (allow it: ACL SETUSER app +psync +replconf)\n" + noSave +
 						"scan no: user app may read some keys only (allow it all: ACL SETUSER app ~*)\n", ""},

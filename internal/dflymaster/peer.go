@@ -202,7 +202,7 @@ func commandInfo(args []string) []byte {
 	if !is(args, "COMMAND", "INFO") {
 		return failure("ERR Unknown subcommand or wrong number of arguments for '%s'. Try COMMAND HELP.", strings.Join(args[1:min(len(args), 2)], ""))
 	}
-	there := []string{"AUTH", "PING", "INFO", "DBSIZE", "COMMAND", "CLIENT", "SELECT", "ACL", "REPLCONF", "DFLY", "SCAN", "DUMP", "RESTORE", "SAVE", "BGSAVE", "PEXPIRETIME", "TYPE", "TTL", "PTTL"}
+	there := []string{"AUTH", "PING", "INFO", "DBSIZE", "COMMAND", "CLIENT", "SELECT", "ACL", "REPLCONF", "DFLY", "SCAN", "DUMP", "MULTI", "EXEC", "TIME", "RESTORE", "SAVE", "BGSAVE", "PEXPIRETIME", "TYPE", "TTL", "PTTL"}
 	out := fmt.Appendf(nil, "*%d\r\n", len(args)-2)
 	for _, name := range args[2:] {
 		if !slices.Contains(there, strings.ToUpper(name)) {
