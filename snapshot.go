@@ -8,18 +8,20 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/cluster"
+	"github.com/amberkv/amber/backup/dragonfly"
 	"github.com/amberkv/amber/backup/dumpfile"
 	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/probe"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/backup/scan"
 	"github.com/amberkv/amber/catalog"
-	"github.com/amberkv/amber/internal/replication"
 )
 
 // A SnapshotMethod is a way to take a snapshot of a server.
@@ -145,8 +147,13 @@ func newTaker(what string, t taker) (*taker, error) {
 		drivers = append(drivers, probe.Save)
 	}
 	for _, method := range drivers {
-		if _, err := t.node(method, t.from, false); err != nil {
+		if _, err := t.driver(method, t.from, false); err != nil {
 			return nil, err
+		}
+	}
+	if t.limits != nil {
+		if err := t.limits.Validate(); err != nil {
+			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
 		}
 	}
 	return &t, nil
@@ -187,9 +194,9 @@ func (t *taker) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 		refused = append(refused, err)
 	}
 	if len(refused) == 1 {
-		return nil, refused[0]
+		return nil, &spared{refused[0]}
 	}
-	return nil, fmt.Errorf("no method was allowed: %w", errors.Join(refused...))
+	return nil, &spared{fmt.Errorf("no method was allowed: %w", errors.Join(refused...))}
 }
 
 // refusal says whether a server refused a snapshot in one way, so that it may be taken in another one: it had begun nothing.
@@ -207,48 +214,94 @@ func because(err error) string {
 
 // by takes the snapshot by one method.
 func (t *taker) by(ctx context.Context, method string, report *probe.Report) (backup.Snapshot, error) {
-	snapshotter, err := t.driver(method, report)
+	one := &attempt{taker: t, method: method, cluster: report.Topology == "cluster"}
+	snapshotter, err := one.all(ctx, report)
 	if err != nil {
 		return nil, err
 	}
 	snapshot, err := snapshotter.Snapshot(ctx)
-	if c, ok := snapshotter.(io.Closer); ok && err != nil {
-		t.leave(c) // it may be at tidying up
+	if err != nil {
+		for _, c := range one.closers {
+			t.leave(c)
+		}
+		if one.begun && !errors.Is(err, backup.ErrBegun) {
+			err = fmt.Errorf("%w: another one of its servers was asked already (%w)", err, backup.ErrBegun)
+		}
 	}
 	return snapshot, err
 }
 
-// driver returns what takes a snapshot by one method, of all that the data store consists of.
-func (t *taker) driver(method string, report *probe.Report) (backup.Snapshotter, error) {
-	at := t.from
-	if t.prefer == replica.PreferPrimary && report.Primary != "" && method != probe.Replica { // which finds its way itself
-		there := *t.from
+// An attempt takes a snapshot by one method.
+type attempt struct {
+	*taker
+	method  string
+	cluster bool
+
+	mu      sync.Mutex
+	begun   bool        // a server is sending its snapshot
+	closers []io.Closer // what may be at tidying up when it has failed
+}
+
+// all returns what takes the snapshot of all that the data store consists of.
+func (a *attempt) all(ctx context.Context, report *probe.Report) (backup.Snapshotter, error) {
+	switch report.Topology {
+	case "cluster":
+		return cluster.New(cluster.Config{Options: a.from, Node: a.node, Parallel: a.options.Parallel, Now: a.now, Logger: a.log})
+	}
+	at := a.from
+	if a.prefer == replica.PreferPrimary && report.Primary != "" && a.method != probe.Replica { // which finds its way itself
+		there := *a.from
 		there.Addr = report.Primary
 		at = &there
 	}
-	return t.node(method, at, false)
+	return a.node(at)
 }
 
-// node returns what takes a snapshot of a single server by one method, and spares that server. If it is one of a cluster, that is only of the slots that it has.
-func (t *taker) node(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
-	inner, err := t.ungoverned(method, at, cluster)
-	if err != nil || t.limits == nil {
-		return inner, err
-	}
-	g, err := govern.New(govern.Config{Snapshotter: inner, Options: at, Method: method, Replica: t.prefer == replica.PreferReplica, Several: cluster,
-		Limits: *t.limits, Logger: t.log})
+// node returns what takes the snapshot of a single server, and spares that server. If it is one of a cluster, that is only of the slots that it has.
+func (a *attempt) node(at *redis.Options) (backup.Snapshotter, error) {
+	inner, err := a.driver(a.method, at, a.cluster)
 	if err != nil {
-		return nil, fmt.Errorf("amber: SourceLimits: %w", err)
+		return nil, err
 	}
-	return g, nil
+	if c, ok := inner.(io.Closer); ok {
+		a.mu.Lock()
+		a.closers = append(a.closers, c)
+		a.mu.Unlock()
+	}
+	if a.limits != nil {
+		inner, err = govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica, Several: a.cluster,
+			Limits: *a.limits, Logger: a.log})
+		if err != nil {
+			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
+		}
+	}
+	return &noted{a, inner}, nil
 }
 
-// ungoverned is node without that.
-func (t *taker) ungoverned(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
+// noted takes note of it when a server begins to send its snapshot.
+type noted struct {
+	attempt *attempt
+	backup.Snapshotter
+}
+
+func (n *noted) Snapshot(ctx context.Context) (backup.Snapshot, error) {
+	snapshot, err := n.Snapshotter.Snapshot(ctx)
+	if err == nil {
+		n.attempt.mu.Lock()
+		n.attempt.begun = true
+		n.attempt.mu.Unlock()
+	}
+	return snapshot, err
+}
+
+// driver returns what takes the snapshot of a single server by a method.
+func (t *taker) driver(method string, at *redis.Options, cluster bool) (backup.Snapshotter, error) {
 	switch method {
 	case probe.Replica:
 		return replica.New(replica.Config{Options: at, Prefer: t.prefer, SyncCommand: t.options.SyncCommand, SyncCommands: t.options.SyncCommands,
 			ClusterNode: cluster, Now: t.now, Logger: t.log})
+	case probe.Flows:
+		return dragonfly.New(dragonfly.Config{Options: at, SpoolDir: t.tempDir, Now: t.now, Logger: t.log})
 	case probe.Scan:
 		prefer := scan.PreferExact
 		if t.prefer == replica.PreferReplica {
@@ -260,7 +313,7 @@ func (t *taker) ungoverned(method string, at *redis.Options, cluster bool) (back
 		cfg.Options, cfg.Logger, cfg.Now = at, t.log, t.now
 		return dumpfile.NewSave(cfg)
 	}
-	return nil, &backup.SourceError{Addr: replication.Address(at), Step: "choose a method", Err: fmt.Errorf("%w: no driver for method %q", backup.ErrUnsupported, method)}
+	return nil, fmt.Errorf("amber: there is no method %q", method)
 }
 
 // A chosen snapshot tells why it was taken in the way that it was.
