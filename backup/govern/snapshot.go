@@ -44,14 +44,6 @@ type sharded struct {
 	backup.Sharded
 }
 
-// Count is told how many keys were found, if the governed Snapshotter wants to know.
-func (sn *snapshot) Count(keys int64) error {
-	if c, ok := sn.inner.(backup.Counted); ok {
-		return c.Count(keys)
-	}
-	return nil
-}
-
 // take takes the snapshot, while the source is watched already: forking is what costs it most.
 func (s *Snapshotter) take(ctx context.Context, b *before) (backup.Snapshot, error) {
 	sn := &snapshot{s: s, before: b, began: clock.System(), whole: map[string]bool{}}
