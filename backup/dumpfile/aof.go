@@ -14,6 +14,7 @@ import (
 	"github.com/amberkv/amber/internal/clock"
 	"github.com/amberkv/amber/rdb/aof"
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/retry"
 )
 
 // methodAOF is what catalog.Source.Method says of snapshots of append-only files.
@@ -120,10 +121,10 @@ func Of(cfg Config) (backup.Snapshotter, error) {
 	return NewAOF(aofs)
 }
 
-// What a snapshot that was overtaken by a rewrite is taken again.
+// How often a snapshot is taken at most that rewrites overtake, and the wait between.
 const (
 	aofAttempts = 5
-	aofPause    = 50 * time.Millisecond // before the second attempt; longer each time
+	aofPause    = 10 * time.Millisecond // before the second attempt; twice as long each time
 )
 
 // Snapshot opens the files, and finds out where the last one is whole. The error wraps storage.ErrNotFound if there are none, ErrMissing if one that the manifest
@@ -147,7 +148,7 @@ func (s *AOFSnapshotter) Snapshot(ctx context.Context) (backup.Snapshot, error) 
 			return nil, s.wrap(fmt.Errorf("%w: %w; it was tried %d times: back up when the server doesn't rewrite its files all the time", backup.ErrTransient, err, attempt))
 		}
 		s.log.InfoContext(ctx, "append-only files were rewritten meanwhile and are taken again", "files", s.where(), "error", err)
-		if err := clock.Sleep(ctx, time.Duration(attempt)*aofPause); err != nil {
+		if err := clock.Sleep(ctx, aofPause<<(attempt-1)); err != nil {
 			return nil, s.wrap(err)
 		}
 	}
@@ -276,11 +277,19 @@ func (s *AOFSnapshotter) manifestKey(ctx context.Context) (string, error) {
 func readManifest(ctx context.Context, store storage.Store, key string) (*aof.Manifest, error) {
 	text, err := storage.ReadFile(ctx, store, key, aof.MaxManifest)
 	if err != nil {
+		if errors.Is(err, retry.ErrChanged) {
+			err = changed(err)
+		}
 		return nil, err
 	}
 	m, err := aof.ParseManifest(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path.Base(key), err)
+	if err == nil {
+		return m, nil
 	}
-	return m, nil
+	err = fmt.Errorf("%s: %w", path.Base(key), err)
+	// Where what is read isn't always one version, pieces of two may have been put together.
+	if again, aerr := storage.ReadFile(ctx, store, key, aof.MaxManifest); aerr != nil || string(again) != string(text) {
+		err = fmt.Errorf("%w: its manifest was being replaced: %w", ErrChanged, err)
+	}
+	return nil, err
 }

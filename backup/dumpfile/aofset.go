@@ -47,9 +47,16 @@ func (s *aofSet) pin(key string, kind aof.Type, last bool) error {
 		return fmt.Errorf("its manifest names a file that no store can have: %w", err)
 	}
 	m := &aofMember{key: key, kind: kind, last: last}
+	// The size that counts is that of what is opened first. If that doesn't tell, the size before is one that all have: the file only grows.
 	var err error
+	if m.info, err = s.store.Stat(s.sn.ctx, key); err != nil {
+		return err
+	}
 	if m.read, err = s.open(key); err != nil {
 		return err
+	}
+	if info, ok := storage.VersionOf(m.read.in); ok {
+		m.info = info
 	}
 	// A base that isn't called one is what Redis 7.0 took over from an older one: it may be an RDB file with commands behind it.
 	old := kind == aof.Base && !strings.HasSuffix(key, ".base.rdb") && !strings.HasSuffix(key, ".base.aof")
@@ -62,12 +69,6 @@ func (s *aofSet) pin(key string, kind aof.Type, last bool) error {
 		if m.tail, err = s.open(key); err != nil {
 			return err
 		}
-	}
-	// The size that counts is that of what was opened.
-	if info, ok := storage.VersionOf(m.read.in); ok {
-		m.info = info
-	} else if m.info, err = s.store.Stat(s.sn.ctx, key); err != nil {
-		return err
 	}
 	s.members = append(s.members, m)
 	return nil
@@ -119,7 +120,7 @@ func (s *aofSet) divide(ctx context.Context, log *slog.Logger) error {
 		}
 		h, err := m.read.head()
 		if err != nil {
-			return fmt.Errorf("%s: %w", path.Base(m.key), err)
+			return changed(fmt.Errorf("%s: %w", path.Base(m.key), err))
 		}
 		if i == 0 {
 			src.Engine, src.Version = h.engine, h.version
@@ -140,11 +141,11 @@ func (s *aofSet) divide(ctx context.Context, log *slog.Logger) error {
 			}
 		}
 		switch {
+		case h.ofRDB() && m.kind != aof.Base:
+			return fmt.Errorf("%s: %w: it is an increment, and begins as an RDB file", path.Base(m.key), aof.ErrCorrupt)
 		case preamble > 0:
 			s.sn.add(m, m.read, ".base.rdb", 0, preamble)
 			s.sn.add(m, m.tail, ".incr.aof", preamble, size-preamble)
-		case h.ofRDB() && m.kind != aof.Base:
-			return fmt.Errorf("%s: %w: it is an increment, and begins as an RDB file", path.Base(m.key), aof.ErrCorrupt)
 		case h.ofRDB():
 			s.sn.add(m, m.read, ".base.rdb", 0, size)
 		case m.kind == aof.Base:
