@@ -426,3 +426,48 @@ func TestAOFTime(t *testing.T) {
 		t.Errorf("by an annotation: %v", got)
 	}
 }
+
+// A listing shows append-only files by their manifest, with what is missing; and their base alone only where there is none.
+func TestListAOF(t *testing.T) {
+	s := memory()
+	putAOF(t, s, command("SET", "a", "b"))
+	put(t, s, "dir/temp-a.manifest", []byte("x"))
+	put(t, s, "gone/a.manifest", readKey(t, s, manifest))
+	put(t, s, "gone/a.1.base.rdb", readKey(t, s, base))
+	put(t, s, "bad/a.manifest", []byte("x"))
+	put(t, s, "alone/a.1.base.rdb", readKey(t, s, base))
+	put(t, s, "old/appendonly.aof", append(readKey(t, s, base), command("SET", "a", "b")...))
+	put(t, s, "plain/appendonly.aof", []byte(command("SET", "a", "b")))
+	put(t, s, "wrong/appendonly.aof", []byte("what"))
+	put(t, s, "up/appendonly.aof", readKey(t, s, base))
+	put(t, s, "up/appendonly.aof.manifest", []byte("file appendonly.aof seq 1 type b\n"))
+	all, byName := list(t, s, "", nil)
+	for name, want := range map[string]string{
+		manifest: "aof redis 7.2.4 redis:10 3 ", "gone/a.manifest": "aof    2 gone/a.1.incr.aof is missing", "bad/a.manifest": "aof    1 manifest, line 1: its end is missing",
+		"alone/a.1.base.rdb": "aof-base redis 7.2.4 redis:10 1 ", "old/appendonly.aof": "aof redis 7.2.4 redis:10 1 ", "plain/appendonly.aof": "aof   aof 1 ",
+		"wrong/appendonly.aof": "aof   aof 1 wrong/appendonly.aof is neither", "up/appendonly.aof.manifest": "aof redis 7.2.4 redis:10 2 ",
+	} {
+		d := byName[name]
+		got := fmt.Sprintf("%s %s %s %s %d %s", d.Kind, d.Engine, d.Version, d.Dialect, len(d.Files), d.Problem)
+		if !strings.HasPrefix(got, want) || d.Complete != (d.Problem == "") || strings.HasSuffix(want, " ") && d.Problem != "" {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		if d.Complete && d.Kind == dumpfile.AOF {
+			sr, err := dumpfile.Of(dumpfile.Config{Store: s, Name: d.Name})
+			if err == nil {
+				_, err = contents(t, sr)
+			}
+			if err != nil {
+				t.Errorf("%s is said to be complete: %v", name, err)
+			}
+		}
+	}
+	if len(all) != 8 {
+		t.Errorf("%d dumps", len(all))
+	}
+	for _, name := range []string{manifest, incr} {
+		if _, err := dumpfile.New(dumpfile.Config{Store: s, Name: name}); err == nil || !strings.Contains(err.Error(), "NewAOF") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

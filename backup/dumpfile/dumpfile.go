@@ -1,5 +1,5 @@
-// Package dumpfile takes snapshots from what a server wrote itself: an RDB file such as dump.rdb, or the files of one of Dragonfly's
-// sets (DFS), NAME-summary.dfs and its shards. They are read from a store: a directory with filestore.New, or a bucket.
+// Package dumpfile takes snapshots from what a server wrote itself: an RDB file such as dump.rdb, the files of one of Dragonfly's
+// sets (DFS), NAME-summary.dfs and its shards, or append-only files. They are read from a store: a directory with filestore.New, or a bucket.
 //
 //	found, err := dumpfile.List(ctx, store, "", nil) // what is there, what is whole, what the server would load
 //	snapshotter, err := dumpfile.New(dumpfile.Config{Store: store, Name: "dump-2026-08-22T11:55:03-summary.dfs"})
@@ -24,8 +24,11 @@
 // Dragonfly pads the files in its directory with anything. Of Dragonfly before 1.26 nothing in a file need tell whose it is: such a file is taken
 // for one of Redis and refused when bytes follow its end. In a bucket there is no padding.
 //
-// Append-only files: of those only the base file is a snapshot, if it is an RDB file (aof-use-rdb-preamble yes, the default). It can be
-// read like any other, and lacks what was appended since.
+// # Append-only files
+//
+// Of a server that runs with appendonly yes, [NewAOF] takes the append-only files as they are, all of one moment, while the server writes and rewrites them. A backup of
+// them is restored by the start of a server, which executes their commands: see NewAOF of package restore/dumpfile. Their base, if it is an RDB file, can also be read
+// like any other by New, and lacks what was appended since.
 package dumpfile
 
 import (
@@ -81,6 +84,8 @@ func New(cfg Config) (*Snapshotter, error) {
 		return nil, fmt.Errorf("dumpfile: Config.Name: %w", err)
 	}
 	switch {
+	case strings.HasSuffix(cfg.Name, ".aof"), strings.HasSuffix(cfg.Name, manifestSuffix):
+		return nil, fmt.Errorf("dumpfile: Config.Name: %s is of append-only files, which NewAOF takes", cfg.Name)
 	case strings.HasSuffix(cfg.Name, temporary):
 		return nil, fmt.Errorf("dumpfile: Config.Name: %s is not finished, or was left by a save that was killed", cfg.Name)
 	case strings.HasSuffix(cfg.Name, ".dfs") && !dfs.IsSummary(cfg.Name):

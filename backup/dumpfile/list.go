@@ -16,6 +16,7 @@ import (
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/rdb"
+	"github.com/amberkv/amber/rdb/aof"
 	"github.com/amberkv/amber/rdb/dfs"
 	"github.com/amberkv/amber/storage"
 )
@@ -27,14 +28,15 @@ type Kind string
 const (
 	RDB        Kind = "rdb"        // one file
 	DFS        Kind = "dfs"        // a set of Dragonfly's: a summary and its shards
-	AOFBase    Kind = "aof-base"   // the RDB file that a Redis or Valkey begins its append-only files with
+	AOF        Kind = "aof"        // append-only files: a manifest and the files that it names, or a single file
+	AOFBase    Kind = "aof-base"   // beside no manifest, the RDB file that a Redis or Valkey begins its append-only files with
 	Unfinished Kind = "unfinished" // what a server is writing, or was writing when it was killed
 )
 
 // A Dump is something that a server wrote, as its names, sizes and beginnings tell. Only taking a snapshot of it proves it.
 type Dump struct {
 	Kind    Kind      `json:"kind"`
-	Name    string    `json:"name"` // the key of the file; of a set, that of its summary
+	Name    string    `json:"name"` // the key of the file; of a set, that of its summary, or of its manifest
 	Time    time.Time `json:"time"` // when its last file was written, by the store's clock
 	Size    int64     `json:"size"` // of all its files, in bytes
 	Files   []string  `json:"files"`
@@ -90,6 +92,7 @@ func List(ctx context.Context, s storage.Store, prefix string, opts *ListOptions
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("dumpfile: %w", err)
 	}
+	found.takeMembers()
 	found.atStart()
 	out := []Dump{}
 	for _, d := range found.byName {
@@ -113,7 +116,8 @@ type finder struct {
 
 var (
 	shardFile = regexp.MustCompile(`^(.+)-[0-9]{4}\.dfs$`)
-	redisTemp = regexp.MustCompile(`^temp-(?:[0-9]+\.)?[0-9]+\.rdb$`) // of a child of Redis, or of a replica that is being synchronized
+	aofFiles  = regexp.MustCompile(`\.[0-9]+\.(?:base|incr)\.aof$|^temp-`) // of a set, which is found by its manifest, or being written
+	redisTemp = regexp.MustCompile(`^temp-(?:[0-9]+\.)?[0-9]+\.rdb$`)      // of a child of Redis, or of a replica that is being synchronized
 )
 
 // add takes a file down.
@@ -131,6 +135,8 @@ func (f *finder) add(info storage.Info) {
 		f.dump(DFS, dir+shard[1]+summarySuffix, info)
 	case strings.HasSuffix(base, ".base.rdb"):
 		f.dump(AOFBase, info.Key, info)
+	case isManifest(base), strings.HasSuffix(base, ".aof") && !aofFiles.MatchString(base):
+		f.dump(AOF, info.Key, info)
 	case strings.HasSuffix(base, ".rdb"), dir == f.dir && base == f.opts.DBFilename:
 		f.dump(RDB, info.Key, info)
 	}
@@ -167,6 +173,20 @@ func (f *finder) atStart() {
 	}
 }
 
+// takeMembers leaves out what is a member of append-only files that were found by their manifest.
+func (f *finder) takeMembers() {
+	for _, d := range f.byName {
+		if d.Kind != AOF {
+			continue
+		}
+		for _, key := range d.Files {
+			if o := f.byName[key]; o != nil && o != d {
+				delete(f.byName, key)
+			}
+		}
+	}
+}
+
 // look finds out whether a dump is complete. The error is one of the store; a file that has gone meanwhile is none.
 func (d *Dump) look(ctx context.Context, s storage.Store) error {
 	var err error
@@ -176,6 +196,8 @@ func (d *Dump) look(ctx context.Context, s storage.Store) error {
 		return nil
 	case DFS:
 		err = d.lookAtSet(ctx, s)
+	case AOF:
+		err = d.lookAtAOF(ctx, s)
 	default:
 		err = d.lookAtFile(ctx, s)
 	}
@@ -216,6 +238,61 @@ func (d *Dump) lookAtSet(ctx context.Context, s storage.Store) error {
 		}
 		if !set.Counted {
 			d.Notes = append(d.Notes, "its summary doesn't say how many shards there are: nobody can tell whether one is missing at the end")
+		}
+	}
+	return nil
+}
+
+// lookAtAOF looks whether all members are there, and what the first says of itself.
+func (d *Dump) lookAtAOF(ctx context.Context, s storage.Store) error {
+	first := d.Name
+	if isManifest(path.Base(d.Name)) {
+		m, err := readManifest(ctx, s, d.Name)
+		if errors.Is(err, aof.ErrCorrupt) {
+			d.Problem = strings.TrimPrefix(err.Error(), path.Base(d.Name)+": aof: ")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		first = ""
+		for _, f := range m.Members() {
+			key := path.Join(path.Dir(d.Name), f.Name)
+			info, err := s.Stat(ctx, key)
+			switch {
+			case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrInvalidKey):
+				d.Problem = fmt.Sprintf("%s is missing, which its manifest names: or it is being rewritten just now", key)
+				continue
+			case err != nil:
+				return err
+			}
+			if first == "" && info.Size > 0 {
+				first = key
+			}
+			d.Files = append(d.Files, key)
+			d.Size += info.Size
+			if info.ModTime.After(d.Time) {
+				d.Time = info.ModTime
+			}
+		}
+		if first == "" || d.Problem != "" {
+			return nil
+		}
+	}
+	r, err := s.Open(ctx, first, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	h, begin, err := readHead(r)
+	if err != nil {
+		return err
+	}
+	d.tell(&h)
+	if !h.ofRDB() {
+		d.Dialect = catalog.DialectAOF
+		if len(begin) > 0 && begin[0] != '*' && begin[0] != '#' {
+			d.Problem = fmt.Sprintf("%s is neither an RDB file that Amber knows nor one of commands", first)
 		}
 	}
 	return nil

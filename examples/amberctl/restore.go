@@ -33,6 +33,8 @@ type restoreFlags struct {
 	compare            string
 	file, dialect      string
 	shards             int
+	appendOnly         string
+	appendFile         string
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -41,7 +43,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		q amber.RestoreRequest
 	)
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP --to URL | --file OUT",
+		Use:   "restore BACKUP --to URL | --file OUT | --appendonly DIR",
 		Short: "Put a backup into a server, a cluster or a file",
 		Long: `Put a backup, or some of its keys, into a server, a cluster or a file for a server to start from, of the same engine and
 version or another. Before anything is written the whole backup is proved, and it is found out whether the target can take it:
@@ -57,13 +59,17 @@ With --method feed the server replicates from amberctl for the time of the resto
 --advertise say how, where that is not evident. With --method command it is sent commands, which clusters and managed services need. The
 default is feed if the server can, else command.
 
+With --appendonly the files are written that a server starts from which runs with appendonly yes, as its settings dir and appenddirname say: DIR is such as
+/var/lib/redis/appendonlydir. A backup of append-only files can be restored in this way, and the server executes their commands itself.
+
 BACKUP "latest" is the newest of the data store --id that verifies, for a data store that starts empty: it never replaces
 anything, and that there is no such backup is an error.` + backupArg + fmt.Sprintf(passwordHelp, "AMBER_TO_PASSWORD"),
 		Example: `  amberctl restore before-upgrade --to redis://host:6380 --dry-run
   amberctl restore before-upgrade --to redis://host:6380 --replace
   amberctl restore before-upgrade --to redis://host:6380 --merge skip --match 'user:*' --rename-prefix user:=restored:
   amberctl restore latest --id orders --to redis://new:6379
-  amberctl restore before-upgrade --file /var/lib/redis/dump.rdb --dialect redis:11`,
+  amberctl restore before-upgrade --file /var/lib/redis/dump.rdb --dialect redis:11
+  amberctl restore before-upgrade --appendonly /var/lib/redis/appendonlydir`,
 		Args:              takes(1, 1, "BACKUP"),
 		ValidArgsFunction: a.completeBackup,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -108,6 +114,8 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 	flags.StringVar(&f.file, "file", "", "write a file for a server to start from; with --dialect dfs the path of a set, without its endings")
 	flags.StringVar(&f.dialect, "dialect", "", "of the file: redis:6 to redis:15, valkey:80, dragonfly:9 or dfs; that of the backup by default")
 	flags.IntVar(&f.shards, "shards", 4, "files for keys in a set")
+	flags.StringVar(&f.appendOnly, "appendonly", "", "write the append-only files of a server to this directory, for it to start from")
+	flags.StringVar(&f.appendFile, "appendfilename", dumpfile.DefaultAOFName, "with --appendonly, the server's setting of that name")
 	return cmd
 }
 
@@ -150,6 +158,12 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 	if q.Expiry, err = f.keys.read(&q.Select); err != nil {
 		return err
 	}
+	if f.appendOnly != "" {
+		return f.appendOnlyLoader(cmd, q)
+	}
+	if cmd.Flags().Changed("appendfilename") {
+		return usagef("--appendfilename is for --appendonly")
+	}
 	if f.file != "" {
 		return f.fileLoader(cmd, q)
 	}
@@ -163,9 +177,34 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 	return err
 }
 
+// serverOnly are the flags of a restore into a server.
+var serverOnly = []string{"to", "method", "merge", "connections", "listen", "advertise", "listen-cert", "listen-key", "target-id", "compare"}
+
+// appendOnlyLoader makes the request one for a directory of append-only files.
+func (f *restoreFlags) appendOnlyLoader(cmd *cobra.Command, q *amber.RestoreRequest) error {
+	for _, name := range append([]string{"file", "dialect", "shards"}, serverOnly...) {
+		if cmd.Flags().Changed(name) {
+			return usagef("--appendonly and --%s exclude each other", name)
+		}
+	}
+	// As below: what is made is the directory itself alone.
+	dir := filepath.Clean(f.appendOnly)
+	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+		return fmt.Errorf("--appendonly: %w", err)
+	}
+	store, err := filestore.New(dir, nil)
+	if err != nil {
+		return fmt.Errorf("--appendonly: %w", err)
+	}
+	if q.Loader, err = dumpfile.NewAOF(dumpfile.AOFConfig{Store: store, Name: f.appendFile}); err != nil {
+		return usagef("--appendonly %q: %w", f.appendOnly, err)
+	}
+	return nil
+}
+
 // fileLoader makes the request one for a file.
 func (f *restoreFlags) fileLoader(cmd *cobra.Command, q *amber.RestoreRequest) error {
-	for _, name := range []string{"to", "method", "merge", "connections", "listen", "advertise", "listen-cert", "listen-key", "target-id", "compare"} {
+	for _, name := range serverOnly {
 		if cmd.Flags().Changed(name) {
 			return usagef("--file and --%s exclude each other", name)
 		}
