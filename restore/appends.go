@@ -13,7 +13,7 @@ func appends(b *catalog.Backup) bool {
 
 // judgeAppends adds to a verdict whether append-only parts of a backup can be restored in this way. asIs says that the target gets the parts as they are.
 func judgeAppends(v *Verdict, b *catalog.Backup, asIs bool) {
-	const works = "restore it as the append-only directory of a new server, with all that is in it"
+	const works = "restore it as the append-only directory of a new server, or by the loader that writes by commands"
 	switch {
 	case !appends(b):
 	case v.Replays && !asIs: // the loader executes them
