@@ -116,6 +116,16 @@ func TestSlots(t *testing.T) {
 		_, err = h.runner.Run(t.Context(), backup.Request{DataStore: "orders", Snapshotter: of(t, given, replica.PreferExact, d.with(func(c *cluster.Config) { c.Parallel = 1 })), Parallel: 1})
 		refused(t, "a slot that moved before the last part", err, backup.ErrTransient, "slot 5001 left")
 
+		// The instant of a snapshot that reads keys one by one is all of the time.
+		d = &driver{tell: func(_ int, src *catalog.Source) { src.Fuzzy = true }}
+		once = sync.Once{}
+		d.read = func(addr string, at int64) { once.Do(func() { c.Move(t, 5002, nodes[2]) }) }
+		_, err = h.run(t, of(t, given, replica.PreferExact, d.with(nil)))
+		refused(t, "a slot that moved while keys were read one by one", err, backup.ErrTransient, "slot 5002 left")
+		if b, err = h.run(t, of(t, given, replica.PreferExact, (&driver{tell: d.tell}).with(nil))); err != nil || !b.Source.Fuzzy {
+			t.Errorf("keys that were read one by one: %+v, %v", b, err)
+		}
+
 		same()
 		// And nobody's.
 		for _, s := range nodes {
@@ -289,6 +299,32 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A replica that was behind when the slots were looked at is not taken.
+func TestLag(t *testing.T) {
+	c := testserver.StartCluster(t, "redis-7.0", 1, 0)
+	c.Generate(t, 50, 1)
+	if err := c.Nodes()[0].Client(t).ConfigSet(t.Context(), "repl-diskless-sync-delay", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t)
+	// The first synchronisation is what makes a server count.
+	if _, err := h.run(t, of(t, c.Nodes()[0].Options(), replica.PreferExact, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Nodes()[0].Client(t).Set(t.Context(), "a", "1", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	d := &driver{tell: func(n int, src *catalog.Source) {
+		if n == 1 {
+			src.ReplicationOffset = 0
+		}
+	}}
+	b, err := h.run(t, of(t, c.Nodes()[0].Options(), replica.PreferExact, d.with(nil)))
+	if err != nil || b.Parts[0].Shard.Attempts != 2 || b.Parts[0].Shard.ReplicationOffset == 0 {
+		t.Errorf("%+v, %v: want the second attempt", b, err)
+	}
+}
+
 // More shards than are begun at a time, one of them empty: each is begun when its turn comes.
 func TestParallel(t *testing.T) {
 	t.Parallel()
@@ -346,6 +382,25 @@ func TestTLS(t *testing.T) {
 		if want := c.Replicas(c.Primaries()[i])[0].Addr; p.Shard.Address != want {
 			t.Errorf("part %d is from %s, want the replica %s", i, p.Shard.Address, want)
 		}
+	}
+
+	// Its replica dies in the middle: the shard begins again at its primary.
+	second := c.Replicas(c.Primaries()[1])[0]
+	if err := second.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "5000").Err(); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	d := &driver{read: func(addr string, at int64) {
+		if addr == c.Primaries()[1].Addr && at > 0 {
+			once.Do(second.Kill)
+		}
+	}}
+	b, err = h.run(t, of(t, c.Nodes()[0].Options(), replica.PreferReplica, d.with(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sh := b.Parts[1].Shard; sh.Attempts != 2 || sh.Address != c.Primaries()[1].Addr || b.Source.Role != "" {
+		t.Errorf("%+v of %+v, want the second attempt at %s", sh, b.Source, c.Primaries()[1].Addr)
 	}
 }
 

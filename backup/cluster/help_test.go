@@ -166,6 +166,7 @@ type driver struct {
 	begun func(addr string)                            // and after it was
 	read  func(addr string, at int64)                  // called before each Read
 	ended func(addr string)                            // called when a part was read to its end
+	tell  func(n int, src *catalog.Source)             // changes what the n-th snapshot tells of its source
 
 	mu    sync.Mutex
 	count map[string]int // of snapshots begun, by the primary's address
@@ -180,6 +181,7 @@ type driven struct {
 	d    *driver
 	s    backup.Snapshotter
 	addr string
+	nth  int
 }
 
 func (n *driven) Snapshot(ctx context.Context) (backup.Snapshot, error) {
@@ -197,6 +199,10 @@ func (n *driven) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 		n.d.count = map[string]int{}
 	}
 	n.d.count[n.addr]++
+	n.nth = 0
+	for _, c := range n.d.count {
+		n.nth += c
+	}
 	n.d.mu.Unlock()
 	if n.d.begun != nil {
 		n.d.begun(n.addr)
@@ -207,6 +213,14 @@ func (n *driven) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 type drivenSnapshot struct {
 	backup.Snapshot
 	n *driven
+}
+
+func (s *drivenSnapshot) Source() catalog.Source {
+	src := s.Snapshot.Source()
+	if s.n.d.tell != nil {
+		s.n.d.tell(s.n.nth, &src)
+	}
+	return src
 }
 
 func (s *drivenSnapshot) Open(ctx context.Context, p backup.Part) (io.ReadCloser, error) {

@@ -295,6 +295,24 @@ func TestNoPrimary(t *testing.T) {
 	refused(t, "a replica", err, backup.ErrTransient, `it says that it is "slave"`, other.Addr)
 }
 
+// A sentinel that was cut off knows an old primary, which may think still that it is one: the sentinel that has seen the last failover is believed.
+func TestStaleSentinel(t *testing.T) {
+	t.Parallel()
+	old, now := testserver.Start(t, "redis-8.0"), testserver.Start(t, "redis-8.0")
+	stale := testserver.StartSentinels(t, "redis-8.0", 1, old, nil)
+	fresh := testserver.StartSentinels(t, "redis-8.0", 1, now, &testserver.SentinelOptions{Lines: []string{"sentinel config-epoch group 7"}})
+	for _, addrs := range [][]string{{stale.Addrs()[0], fresh.Addrs()[0]}, {fresh.Addrs()[0], stale.Addrs()[0]}} {
+		sn, err := of(t, addrs, now.Options(), func(c *sentinel.Config) { c.SentinelPassword = "" }).Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sn.Source().Address; got != now.Addr {
+			t.Errorf("the primary is %s, want %s", got, now.Addr)
+		}
+		sn.Close()
+	}
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, "valkey-8.1")
