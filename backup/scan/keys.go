@@ -157,11 +157,25 @@ func (sc *scanner) aborted(r request) error {
 		sc.done(r.page)
 		return nil
 	}
-	if err := sc.wait("DUMP", first.err); err != nil {
-		return err
+	code := first.err.Code()
+	alone := r.to-r.from == 1
+	switch {
+	case alone && elsewhere(code):
+		sc.counts.Moved++
+		sc.shift()
+	case elsewhere(code) || !alone && code == "TRYAGAIN":
+		// Some went away after they were queued: each tells by itself.
+		sc.shift()
+		for i := r.from; i < r.to; i++ {
+			sc.askAgain(request{r.page, i, i + 1})
+		}
+	default:
+		if err := sc.wait("DUMP", first.err); err != nil {
+			return err
+		}
+		sc.shift()
+		sc.askAgain(r)
 	}
-	sc.shift()
-	sc.askAgain(r)
 	sc.done(r.page)
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/amberkv/amber/backup/internal/link"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/resp"
 	"github.com/amberkv/amber/internal/target"
@@ -340,15 +339,15 @@ func (sc *scanner) recycle(p *page) {
 func (sc *scanner) answerScan() error {
 	p := sc.newPage()
 	cursor, err := p.receive(sc.wire)
-	if link.IsReply(err) {
+	if err != nil {
+		sc.recycle(p)
 		if err = sc.wait("SCAN", err); err == nil {
 			sc.scanning = false // fill asks again
 			sc.shift()
 		}
-	}
-	if err != nil {
 		return err
 	}
+	sc.waited = 0
 	sc.scanning, sc.cursor, sc.listed = false, cursor, cursor == "0"
 	sc.shift()
 	// Those that may have come before go out of the page.

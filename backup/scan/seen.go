@@ -45,7 +45,7 @@ type seen struct {
 func newSeen(dir string) *seen {
 	s := &seen{hash: distinct.New(0, nil), dir: dir}
 	s.space = extsort.NewSpace(s.open)
-	s.passed.space, s.put.space = s.space, s.space
+	s.passed, s.put = spool{space: s.space, limit: heldBytes}, spool{space: s.space, limit: heldBytes}
 	return s
 }
 
@@ -191,6 +191,7 @@ func (s *seen) maybe(a, b uint64) bool {
 // A spool is bytes in the order in which they were added: the first in memory, those behind in pieces of the space.
 type spool struct {
 	space *extsort.Space
+	limit int // of held
 	held  []byte
 	parts []int64 // where pieces of hashChunk bytes are in the space
 	tail  []byte
@@ -199,7 +200,7 @@ type spool struct {
 func (s *spool) reset() { s.held, s.parts, s.tail = s.held[:0], s.parts[:0], s.tail[:0] }
 
 func (s *spool) add(b []byte) error {
-	if len(s.tail) == 0 && len(s.parts) == 0 && len(s.held)+len(b) <= heldBytes {
+	if len(s.tail) == 0 && len(s.parts) == 0 && len(s.held)+len(b) <= s.limit {
 		s.held = append(s.held, b...)
 		return nil
 	}
