@@ -3,10 +3,12 @@ package govern_test
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/amberkv/amber/internal/testserver"
 )
@@ -25,4 +27,22 @@ func killChildren(t *testing.T, srv *testserver.Server) {
 			syscall.Kill(n, syscall.SIGUSR1)
 		}
 	}
+}
+
+// After all tests nothing of this package is at work any more.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	stacks := make([]byte, 1<<20)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		text := string(stacks[:runtime.Stack(stacks, true)])
+		if !strings.Contains(text, "backup/govern.(") {
+			break
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "goroutines were left behind:\n%s\n", text)
+			code = 1
+			break
+		}
+	}
+	os.Exit(code)
 }

@@ -283,7 +283,7 @@ func TestSlowBefore(t *testing.T) {
 func TestWatchIsLost(t *testing.T) {
 	srv := testserver.Start(t, "redis-7.0")
 	big(t, srv)
-	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.Limits.BytesPerSecond = time.Minute, 16<<20 })
+	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.Limits.BytesPerSecond = time.Minute, 24<<20 })
 	sn, r := begin(t, s)
 	c := srv.Client(t)
 	if err := c.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err(); err != nil {
