@@ -270,6 +270,50 @@ func TestSlowForAWhile(t *testing.T) {
 	}
 }
 
+// Who waits for a slow server is woken by the end of the context, of the part or of the snapshot.
+func TestCancelSlow(t *testing.T) {
+	srv := testserver.Start(t, "redis-8.0")
+	big(t, srv)
+	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.Limits.LatencyFor = 250*time.Millisecond, time.Minute })
+	for _, how := range []string{"context", "part", "snapshot"} {
+		sn, err := s.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r, err := sn.Open(ctx, sn.Parts()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := strings.Count(l.String(), "has become slow")
+		cont := stopped(t, srv)
+		testserver.Eventually(t, 10*time.Second, "it is noticed", func() error {
+			if strings.Count(l.String(), "has become slow") == before {
+				return errors.New(l.String())
+			}
+			return nil
+		})
+		done := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, r)
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond) // of the two seconds that it waits at least
+		map[string]func(){"context": cancel, "part": func() { r.Close() }, "snapshot": func() { sn.Close() }}[how]()
+		select {
+		case err := <-done:
+			if err == nil || how == "context" && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", how, err)
+			}
+		case <-time.After(time.Second):
+			t.Errorf("the end of the %s: it waits on", how)
+		}
+		cont()
+		sn.Close()
+	}
+}
+
 // Before a snapshot, a slow server is waited for.
 func TestSlowBefore(t *testing.T) {
 	srv := testserver.Start(t, "redis-8.0")
