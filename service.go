@@ -56,7 +56,7 @@ type Config struct {
 
 	// SourceLimits are what a server may be put to by its backup, as package govern says. The zero value waits for a fork that is running and refuses what can't
 	// go well. SyncBudget is how often a data store may be asked for a snapshot, whoever wants it; the zero value is as often as somebody does. Both are those of
-	// requests that say nothing else. Of a Snapshotter that the host gives only the budget applies.
+	// requests that say nothing else. Of a Snapshotter that the host gives only the budget applies; of a cluster the limits are those of each node.
 	SourceLimits govern.Limits
 	SyncBudget   backup.Budget
 
@@ -225,7 +225,7 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 		return q.Snapshotter, nil
 	}
 	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now,
-		limits: s.limits(q), leave: s.leave})
+		limits: s.limits(q), lasted: s.lasted(q.DataStore, q.Store), leave: s.leave})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.

@@ -1,12 +1,15 @@
 package amber
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/govern"
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/schedule"
 )
 
@@ -28,6 +31,29 @@ func (s *Service) limits(q *BackupRequest) *govern.Limits {
 	}
 	return &s.cfg.SourceLimits
 }
+
+// lasted tells how long a snapshot of a data store by a method took, by the newest backup in a store that was made so.
+func (s *Service) lasted(dataStore, store string) func(ctx context.Context, method string) time.Duration {
+	return func(ctx context.Context, method string) time.Duration {
+		at, err := s.place(store)
+		if err != nil {
+			return 0
+		}
+		looked := 0
+		for b, err := range at.Catalog.List(ctx, catalog.Query{DataStore: dataStore}) {
+			if looked++; looked > maxLooked || err != nil && !errors.Is(err, catalog.ErrCorrupt) {
+				return 0 // it is guessed then
+			}
+			if err == nil && b.Source.Method == method && b.Source.Cost != nil && b.Source.Cost.Duration > 0 {
+				return b.Source.Cost.Duration
+			}
+		}
+		return 0
+	}
+}
+
+// maxLooked bounds how many backups are looked at for one of a kind.
+const maxLooked = 5
 
 // A spared error came before a source was asked for anything that costs it.
 type spared struct{ err error }

@@ -122,8 +122,10 @@ type taker struct {
 	tempDir string
 	log     *slog.Logger
 	now     func() time.Time
-	limits  *govern.Limits  // what a server may be put to; nil: it isn't governed
-	leave   func(io.Closer) // gets what is still at tidying up after it has failed; nil: it is closed
+	limits  *govern.Limits // what a server may be put to; nil: it isn't governed
+	// lasted tells how long a snapshot by a method took lately; 0, or nil: that isn't known.
+	lasted func(ctx context.Context, method string) time.Duration
+	leave  func(io.Closer) // gets what is still at tidying up after it has failed; nil: it is closed
 }
 
 // newTaker checks the options. what names them in the error.
@@ -215,6 +217,9 @@ func because(err error) string {
 // by takes the snapshot by one method.
 func (t *taker) by(ctx context.Context, method string, report *probe.Report) (backup.Snapshot, error) {
 	one := &attempt{taker: t, method: method, cluster: report.Topology == "cluster"}
+	if t.limits != nil && t.lasted != nil {
+		one.expected = t.lasted(ctx, method)
+	}
 	snapshotter, err := one.all(ctx, report)
 	if err != nil {
 		return nil, err
@@ -236,6 +241,8 @@ type attempt struct {
 	*taker
 	method  string
 	cluster bool
+
+	expected time.Duration // that it takes; 0: it isn't known
 
 	mu      sync.Mutex
 	begun   bool        // a server is sending its snapshot
@@ -270,7 +277,7 @@ func (a *attempt) node(at *redis.Options) (backup.Snapshotter, error) {
 	}
 	if a.limits != nil {
 		inner, err = govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica, Several: a.cluster,
-			Limits: *a.limits, Logger: a.log})
+			Limits: *a.limits, Expected: a.expected, Logger: a.log})
 		if err != nil {
 			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
 		}

@@ -166,8 +166,13 @@ func TestBudgetSpared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// One server of several was spared, another one wasn't.
+	b.fail = fmt.Errorf("%w, %w: %w", backup.ErrSpared, backup.ErrBegun, no)
+	if _, err := b.runner.Run(t.Context(), b.request()); !errors.Is(err, no) {
+		t.Fatal(err)
+	}
 	b.fail = nil
-	for range 3 {
+	for range 2 {
 		if _, err := b.runner.Run(t.Context(), b.request()); err != nil {
 			t.Fatal(err)
 		}

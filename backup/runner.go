@@ -330,7 +330,7 @@ func (n *run) do(ctx context.Context) error {
 	n.asked = true
 	snap, err := n.q.Snapshotter.Snapshot(ctx)
 	if err != nil {
-		n.asked = !errors.Is(err, ErrSpared)
+		n.asked = !errors.Is(err, ErrSpared) || errors.Is(err, ErrBegun)
 		return fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	defer snap.Close()
