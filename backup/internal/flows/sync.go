@@ -53,6 +53,12 @@ func (a *Attached) Sync(ctx context.Context, sinks []Sink) (*Syncing, error) {
 	if err != nil {
 		err = c.because(ctx, "DFLY SYNC", c.fail(err)) // a flow that has failed ends the guards too
 		c.close(err)
+		var e *backup.SourceError
+		if errors.As(err, &e) {
+			begun := *e
+			begun.Err = link.As(backup.ErrBegun, e.Err)
+			err = &begun
+		}
 		return nil, err
 	}
 	return &Syncing{step{c: c}}, nil
