@@ -303,6 +303,9 @@ type marker struct {
 	sent chan struct{}
 }
 
+// Unwrap returns what writes without counting: a Send that sends more than it was given writes there what is not the end.
+func (m *marker) Unwrap() io.Writer { return m.w }
+
 func (m *marker) Write(p []byte) (int, error) {
 	if m.left > 0 {
 		if m.left -= len(p); m.left <= 0 {
