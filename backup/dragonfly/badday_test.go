@@ -81,7 +81,7 @@ func TestCutAtEveryByte(t *testing.T) {
 // TestRecordedCuts cuts the recorded flows at the boundaries of what was recorded, and makes no backup of it.
 func TestRecordedCuts(t *testing.T) {
 	rec := recordings(t)
-	every := 14
+	every := 24
 	if campaign() {
 		every = 1
 	}
@@ -275,7 +275,7 @@ func big(shards, size int) []dflymaster.Flow {
 // TestNobodyReads lets the flows come though no part is read, and then reads them: from memory and the spool.
 func TestNobodyReads(t *testing.T) {
 	goroutines(t)
-	flows := big(5, 3<<20)
+	flows := big(5, 2200<<10)
 	m := dflymaster.Start(t, dflymaster.Config{Flows: flows, Stall: 20 * time.Second})
 	dir := t.TempDir()
 	s := snapshotter(t, m, func(c *dragonfly.Config) { c.SpoolDir = dir })

@@ -118,7 +118,7 @@ func makeFlow(rnd *rand.Rand, shard, shards int) made {
 // that they are against what was sent.
 func TestInterleaved(t *testing.T) {
 	goroutines(t)
-	seeds := uint64(24)
+	seeds := uint64(16)
 	if campaign() {
 		seeds = 1000
 	}

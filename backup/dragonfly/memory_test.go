@@ -85,9 +85,9 @@ func (c *counting) Write(p []byte) (int, error) {
 
 // TestMemory holds the memory of a snapshot of 16 flows, of which few are read at a time and slowly, to its bound.
 func TestMemory(t *testing.T) {
-	times := 8
+	times := 4 // 64 MiB in all
 	if campaign() {
-		times = 200
+		times = 100
 	}
 	const shards = 16
 	flows := largeFlows(shards)
@@ -121,8 +121,8 @@ func TestMemory(t *testing.T) {
 	took := time.Since(started)
 	stop()
 	t.Logf("%d MiB in %v, %d MiB/s; %d MiB of heap beside the master's %d", total.n.Load()>>20, took, int64(float64(total.n.Load()>>20)/took.Seconds()), most.Load()>>20, before.HeapInuse>>20)
-	if most.Load() > 64<<20 {
-		t.Errorf("%d MiB of heap, the bound is 64", most.Load()>>20)
+	if most.Load() > 40<<20 { // which leaves a run 24 of its 64
+		t.Errorf("%d MiB of heap, the bound is 40", most.Load()>>20)
 	}
 }
 

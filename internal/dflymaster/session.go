@@ -150,6 +150,9 @@ func (p *peer) attach(args []string) []byte {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.state == ended {
+		return failure("ERR syncid not found")
+	}
 	if s.state != preparing {
 		p.violation("DFLY FLOW after the session was prepared")
 		return failure("ERR invalid state")
@@ -172,6 +175,10 @@ func (p *peer) attach(args []string) []byte {
 // sync begins to send. It answers when every flow has had its first bytes, as a real master does, which holds up all its clients until then.
 func (s *session) sync() []byte {
 	s.mu.Lock()
+	if s.state == ended {
+		s.mu.Unlock()
+		return failure("ERR syncid not found")
+	}
 	if s.state != preparing {
 		s.mu.Unlock()
 		s.m.violation("DFLY SYNC in a session that is past that")
@@ -217,6 +224,8 @@ func (s *session) startStable() []byte {
 		s.m.violation("DFLY STARTSTABLE before all flows were attached")
 		return failure("ERR invalid state")
 	case syncing:
+	case ended:
+		return failure("ERR syncid not found")
 	default:
 		s.m.violation("DFLY STARTSTABLE in a session that is past that")
 		return failure("ERR invalid state")
