@@ -269,9 +269,12 @@ func (n *node) anyVersion(timeout time.Duration) (version int, err error) {
 	w := newWire(n.Conn, timeout)
 	defer w.release()
 	version = -1
+	several := len(n.dbs) > 1 || len(n.dbs) == 1 && n.dbs[0].index != 0
 	for _, db := range n.dbs {
-		if err := w.do("SELECT", strconv.Itoa(db.index)); err != nil {
-			return 0, n.Fail("SELECT", err)
+		if several {
+			if err := w.do("SELECT", strconv.Itoa(db.index)); err != nil {
+				return 0, n.Fail("SELECT", err)
+			}
 		}
 		for cursor := "0"; version < 0; {
 			var page page
@@ -290,7 +293,7 @@ func (n *node) anyVersion(timeout time.Duration) (version int, err error) {
 			}
 		}
 	}
-	if len(n.dbs) > 0 {
+	if several {
 		if err := w.do("SELECT", strconv.Itoa(n.dbs[0].index)); err != nil {
 			return 0, n.Fail("SELECT", err)
 		}

@@ -57,7 +57,7 @@ func main() {
 	}
 }
 
-var sections = []string{"rdb", "crc64", "instructions", "backup", "store", "restore", "feed", "command", "memory", "list", "cluster"}
+var sections = []string{"rdb", "crc64", "instructions", "backup", "store", "restore", "feed", "command", "memory", "list", "cluster", "scan"}
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -116,7 +116,7 @@ func run(ctx context.Context) (err error) {
 		name    string
 		measure func(context.Context, *source) error
 	}{
-		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"store", b.store}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory}, {"list", b.list}, {"cluster", b.cluster},
+		{"rdb", b.rdb}, {"crc64", b.crc64}, {"instructions", b.instructions}, {"backup", b.backup}, {"store", b.store}, {"restore", b.restore}, {"feed", b.feed}, {"command", b.command}, {"memory", b.memory}, {"list", b.list}, {"cluster", b.cluster}, {"scan", b.scan},
 	} {
 		if slices.Contains(wanted, section.name) {
 			if err := section.measure(ctx, s); err != nil {
