@@ -21,7 +21,10 @@ import (
 	"github.com/amberkv/amber/backup/probe"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/backup/scan"
+	"github.com/amberkv/amber/backup/sentinel"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/redact"
+	"github.com/amberkv/amber/internal/replication"
 )
 
 // A SnapshotMethod is a way to take a snapshot of a server.
@@ -254,6 +257,16 @@ func (a *attempt) all(ctx context.Context, report *probe.Report) (backup.Snapsho
 	switch report.Topology {
 	case "cluster":
 		return cluster.New(cluster.Config{Options: a.from, Node: a.node, Parallel: a.options.Parallel, Now: a.now, Logger: a.log})
+	case "sentinel":
+		user, password := a.options.SentinelUsername, a.options.SentinelPassword
+		if !report.SentinelApart {
+			var err error
+			if user, password, err = replication.Credentials(ctx, a.from); err != nil {
+				return nil, &spared{&backup.SourceError{Addr: report.Sentinel, Step: "authenticate", Err: errors.New(redact.String(err.Error(), password))}}
+			}
+		}
+		return sentinel.New(sentinel.Config{Sentinels: []string{report.Sentinel}, Group: report.Group, Options: a.from, SentinelUsername: user, SentinelPassword: password,
+			Node: a.node, Now: a.now, Logger: a.log})
 	}
 	at := a.from
 	if a.prefer == replica.PreferPrimary && report.Primary != "" && a.method != probe.Replica { // which finds its way itself

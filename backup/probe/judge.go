@@ -120,6 +120,7 @@ func (p *prober) save() Method {
 		m.no(backup.ErrPermission, p.user()+" may not run "+command, "allow it: "+p.grant("+"+strings.ToLower(command)))
 	case f.cluster:
 		m.no(backup.ErrUnsupported, "nodes of a cluster each write files of their own", "")
+		m.unasked = !p.cfg.Files
 	case f.linkDown:
 		m.no(backup.ErrTransient, "the replica's link to its primary is down, or it is synchronising", "try again when it is up, or give the primary's address, "+r.Primary)
 	case !p.cfg.Files:

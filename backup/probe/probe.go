@@ -93,17 +93,19 @@ type Report struct {
 	Address  string   `json:"address"`            // host:port of the server that was asked; of a Sentinel's group its primary
 	Sentinel string   `json:"sentinel,omitempty"` // host:port of the Sentinel that was given
 	Groups   []string `json:"groups,omitempty"`   // that it watches
-	Group    string   `json:"group,omitempty"`    // which of them it is
-	Engine   string   `json:"engine,omitempty"`   // "redis", "valkey", "dragonfly"; empty: unknown
-	Version  string   `json:"version,omitempty"`
-	Topology string   `json:"topology,omitempty"` // "standalone", "replicated", "sentinel" or "cluster"; empty: unknown
-	Role     string   `json:"role,omitempty"`     // of the server that was asked: "primary" or "replica"
-	Primary  string   `json:"primary,omitempty"`  // host:port, if it is a replica
-	Replicas int      `json:"replicas,omitempty"` // how many the server has
-	InSync   int      `json:"inSync,omitempty"`   // how many of these are in sync
-	Shards   int      `json:"shards,omitempty"`   // of a cluster: how many primaries have slots
-	Provider string   `json:"provider,omitempty"` // the managed service that it is a part of
-	User     string   `json:"user,omitempty"`     // as the server knows us
+	// SentinelApart: the Sentinel wants other credentials than its servers, or none.
+	SentinelApart bool   `json:"sentinelApart,omitempty"`
+	Group         string `json:"group,omitempty"`  // which of them it is
+	Engine        string `json:"engine,omitempty"` // "redis", "valkey", "dragonfly"; empty: unknown
+	Version       string `json:"version,omitempty"`
+	Topology      string `json:"topology,omitempty"` // "standalone", "replicated", "sentinel" or "cluster"; empty: unknown
+	Role          string `json:"role,omitempty"`     // of the server that was asked: "primary" or "replica"
+	Primary       string `json:"primary,omitempty"`  // host:port, if it is a replica
+	Replicas      int    `json:"replicas,omitempty"` // how many the server has
+	InSync        int    `json:"inSync,omitempty"`   // how many of these are in sync
+	Shards        int    `json:"shards,omitempty"`   // of a cluster: how many primaries have slots
+	Provider      string `json:"provider,omitempty"` // the managed service that it is a part of
+	User          string `json:"user,omitempty"`     // as the server knows us
 
 	Keys        int64         `json:"keys,omitempty"` // in all databases
 	UsedMemory  int64         `json:"usedMemory,omitempty"`
@@ -231,6 +233,7 @@ func (p *prober) run(ctx context.Context) error {
 		conn.Close()
 		return err
 	}
+	p.report.SentinelApart = asSentinel
 	addr, err := p.askSentinel(conn)
 	conn.Close()
 	if err != nil || addr == "" {

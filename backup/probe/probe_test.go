@@ -378,3 +378,38 @@ func TestDragonfly(t *testing.T) {
 		}
 	}
 }
+
+// A Sentinel's group is found, by its only name or the one that is given.
+func TestSentinel(t *testing.T) {
+	for _, version := range testserver.All() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := testserver.Start(t, version, "--requirepass", canary, "--masterauth", canary)
+			all := testserver.StartSentinels(t, version, 1, s, nil)
+			from := s.Options()
+			from.Addr = all.Nodes[0].Addr
+			r := report(t, probe.Config{Options: from})
+			if r.Topology != "sentinel" || r.Sentinel != from.Addr || r.Address != s.Addr || r.Group != testserver.SentinelGroup || !r.SentinelApart || r.Chosen != probe.Replica {
+				t.Errorf("report %+v", r)
+			}
+			expect(t, "methods", lines(r), noFlows+psync+noSave+scan)
+			expect(t, "points", points(r, "sentinel"), "sentinel pass: the Sentinel at "+from.Addr+" watches group, whose primary is at "+s.Addr+"\n")
+			r = report(t, probe.Config{Options: from, Group: "none"})
+			want := "snapshot of " + from.Addr + `: choose a method: no method can take a snapshot: flows, replica, save, scan: this Sentinel doesn't watch "none", but group: say which of these groups it is`
+			if err := r.Err(); !errors.Is(err, backup.ErrUnsupported) || err.Error() != want {
+				t.Errorf("%v\nwant %s", err, want)
+			}
+			expect(t, "points", points(r, "sentinel"), "sentinel fail: this Sentinel doesn't watch \"none\", but group\n")
+			wrong := s.Options()
+			wrong.Addr, wrong.Password = from.Addr, canary+"x"
+			if _, err := run(t, probe.Config{Options: wrong}); !errors.Is(err, backup.ErrAuth) {
+				t.Errorf("a wrong password of the servers: %v", err)
+			}
+			s.Kill()
+			var e *backup.SourceError
+			if _, err := run(t, probe.Config{Options: from}); !errors.As(err, &e) || e.Addr != s.Addr || !strings.Contains(e.Hint, "the Sentinel says that the primary is there") {
+				t.Errorf("a primary that is down: %v", err)
+			}
+		})
+	}
+}
