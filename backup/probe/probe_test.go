@@ -395,7 +395,7 @@ func TestSentinel(t *testing.T) {
 			expect(t, "methods", lines(r), noFlows+psync+noSave+scan)
 			expect(t, "points", points(r, "sentinel"), "sentinel pass: the Sentinel at "+from.Addr+" watches group, whose primary is at "+s.Addr+"\n")
 			r = report(t, probe.Config{Options: from, Group: "none"})
-			want := "snapshot of " + from.Addr + `: choose a method: no method can take a snapshot: flows, replica, save, scan: this Sentinel doesn't watch "none", but group: say which of these groups it is`
+			want := "snapshot of " + from.Addr + `: choose a method: no method can take a snapshot: replica, save, scan: this Sentinel doesn't watch "none", but group: say which of these groups it is`
 			if err := r.Err(); !errors.Is(err, backup.ErrUnsupported) || err.Error() != want {
 				t.Errorf("%v\nwant %s", err, want)
 			}
