@@ -272,3 +272,36 @@ func TestSourceLimitsConfig(t *testing.T) {
 		}
 	}
 }
+
+// Of a cluster each node is looked at, watched and paced, and the cost is that of all.
+func TestCostOfCluster(t *testing.T) {
+	t.Parallel()
+	c := testserver.StartCluster(t, "valkey-8.1", 3, 0)
+	for _, node := range c.Primaries() {
+		if err := node.Client(t).ConfigSet(t.Context(), "rdbcompression", "no").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := amber.New(amber.Config{Store: memstore.New(nil), SourceLimits: govern.Limits{Latency: time.Minute}, SyncBudget: backup.Budget{Syncs: 2, Window: time.Hour}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := c.Nodes()[0].Options()
+	b, err := s.Backup(t.Context(), amber.BackupRequest{DataStore: "orders", From: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := b.Source.Cost; b.Source.Topology != "cluster" || len(b.Parts) != 3 || k == nil || k.Fork <= 0 || k.Bytes != b.RawBytes || k.Duration <= 0 ||
+		k.LatencyBefore <= 0 || k.LatencyDuring <= 0 {
+		t.Errorf("%d parts of %d bytes of %+v cost %+v", len(b.Parts), b.RawBytes, b.Source, k)
+	}
+	_, err = s.Backup(t.Context(), amber.BackupRequest{DataStore: "orders", From: from, SourceLimits: &govern.Limits{Memory: 1 << 20}})
+	if !errors.Is(err, govern.ErrLimit) {
+		t.Errorf("with too little memory: %v", err)
+	}
+	for _, node := range c.Primaries() {
+		if n := infoOf(t, node).Int("sync_full"); n != 1 {
+			t.Errorf("%s was asked for %d full syncs, want 1", node.Addr, n)
+		}
+	}
+}
