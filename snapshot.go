@@ -289,7 +289,7 @@ func (a *attempt) node(at *redis.Options) (backup.Snapshotter, error) {
 		a.mu.Unlock()
 	}
 	if a.limits != nil {
-		inner, err = govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica, Several: a.cluster,
+		inner, err = govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica && a.method != probe.Save, Several: a.cluster,
 			Limits: *a.limits, Expected: a.expected, Logger: a.log})
 		if err != nil {
 			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
