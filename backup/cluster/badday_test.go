@@ -249,7 +249,7 @@ func TestRefusals(t *testing.T) {
 	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
 	refused(t, "nobody there", err, nil, "nothing listens there")
 
-	c := testserver.StartCluster(t, "valkey-8.1", 1, 0, "--requirepass", canary)
+	c := testserver.StartCluster(t, "valkey-9.1", 1, 0, "--requirepass", canary)
 	c.Generate(t, 50, 1)
 	node := c.Nodes()[0]
 	o = node.Options()
@@ -261,6 +261,10 @@ func TestRefusals(t *testing.T) {
 	o.Username = "few"
 	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
 	refused(t, "no right to ask", err, backup.ErrPermission, "+cluster +info")
+	node.AddUser(t, "some", canary, "+psync", "+replconf", "+info", "+cluster|nodes", "+cluster|slots")
+	o.Username = "some"
+	_, err = of(t, o, replica.PreferExact, nil).Snapshot(t.Context())
+	refused(t, "no right to see migrations", err, backup.ErrPermission, "CLUSTER GETSLOTMIGRATIONS", "+cluster +info")
 	node.AddUser(t, "enough", canary, "+psync", "+replconf", "+info", "+cluster")
 	o.Username = "enough"
 	h := newHouse(t)

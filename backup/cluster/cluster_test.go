@@ -12,6 +12,9 @@ import (
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/restore/dumpfile"
+	"github.com/amberkv/amber/restore/feed"
+	"github.com/amberkv/amber/storage/filestore"
 )
 
 // A cluster of three shards with a replica each is backed up under write load, and restored into a cluster of two and into one server.
@@ -47,6 +50,33 @@ func TestCluster(t *testing.T) {
 		checkContents(t, "one server", want, testserver.Snapshot(t, one.Client(t)), 3)
 		if got := testserver.Functions(t, one.Client(t)); !maps.Equal(got, functions) {
 			t.Errorf("one server has the functions %q, want %q", got, functions)
+		}
+		// And by a stream that is joined of the parts: to a server that replicates from us, and into a file.
+		fed := testserver.Start(t, version)
+		stream, err := feed.New(feed.Config{Options: fed.Options()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.restorer.Restore(t.Context(), backups[0].ID, stream, nil); err != nil {
+			t.Errorf("by feed: %v", err)
+		}
+		dir := t.TempDir()
+		store, err := filestore.New(dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := dumpfile.New(dumpfile.Config{Store: store, Name: "dump.rdb"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.restorer.Restore(t.Context(), backups[0].ID, file, nil); err != nil {
+			t.Fatalf("into a file: %v", err)
+		}
+		for what, s := range map[string]*testserver.Server{"by feed": fed, "from a file": testserver.StartIn(t, version, dir)} {
+			checkContents(t, what, want, testserver.Snapshot(t, s.Client(t)), 3)
+			if got := testserver.Functions(t, s.Client(t)); !maps.Equal(got, functions) {
+				t.Errorf("%s: the functions are %q, want %q", what, got, functions)
+			}
 		}
 		if version != "redis-7.0" && version != "valkey-9.1" && !campaign() {
 			return

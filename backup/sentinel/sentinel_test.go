@@ -313,6 +313,30 @@ func TestStaleSentinel(t *testing.T) {
 	}
 }
 
+// Sentinels are connected to as the servers are, unless they have a TLS configuration of their own or speak none.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	primary := testserver.StartTLS(t, "valkey-9.1")
+	s := testserver.StartSentinels(t, "valkey-9.1", 1, primary, nil)
+	take := func(change func(*sentinel.Config)) error {
+		sn, err := of(t, s.Addrs(), primary.Options(), func(c *sentinel.Config) {
+			c.SentinelPassword = ""
+			change(c)
+		}).Snapshot(t.Context())
+		if err == nil {
+			err = sn.Close()
+		}
+		return err
+	}
+	if err := take(func(*sentinel.Config) {}); err != nil {
+		t.Errorf("as the servers: %v", err)
+	}
+	if err := take(func(c *sentinel.Config) { c.SentinelTLS = primary.TLS.Client.Clone() }); err != nil {
+		t.Errorf("with a configuration of their own: %v", err)
+	}
+	refused(t, "plain", take(func(c *sentinel.Config) { c.SentinelPlain = true }), nil, "if the port speaks TLS")
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, "valkey-8.1")
