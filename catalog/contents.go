@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func Inspect(r io.Reader, keys *atomic.Int64) (Contents, error) {
 	} else if begin == '*' || begin == '#' {
 		return inspectAOF(src)
 	}
-	in := rdb.NewReader(src, nil)
+	in := rdb.NewReader(src, &rdb.ReaderOptions{Spool: heldSpool})
 	var n int64
 	var wrote writer
 	for {
@@ -128,6 +129,20 @@ func (w *writer) tell(e *rdb.Entry) {
 	if strings.Trim(w.version, "0123456789.") != "" {
 		w.version = ""
 	}
+}
+
+// heldSpool makes a file for what lies between the pieces of a large value and has no room in memory: a Dragonfly that is written to sends such values
+// over a long time. It has no name as soon as it is there.
+func heldSpool() (rdb.Spool, error) {
+	f, err := os.CreateTemp("", "amber-held-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // tracked knows how much was read of a stream and how it ended.

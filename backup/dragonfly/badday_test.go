@@ -448,3 +448,15 @@ func TestCancelAnywhere(t *testing.T) {
 		m.Close()
 	}
 }
+
+// TestEndNeverComes has a master that says that it ends the flows, and doesn't.
+func TestEndNeverComes(t *testing.T) {
+	cfg := dflymaster.Config{Flows: dflymaster.Keys(3, 20)}
+	answers("DFLY STARTSTABLE", "+OK\r\n")(&cfg)
+	m := dflymaster.Start(t, cfg)
+	_, _, err := take(t, snapshotter(t, m, func(c *dragonfly.Config) { c.StallTimeout = 300 * time.Millisecond }))
+	if !errors.Is(err, backup.ErrStalled) {
+		t.Errorf("%v, want one that wraps ErrStalled", err)
+	}
+	gone(t, m)
+}

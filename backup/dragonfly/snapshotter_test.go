@@ -1,9 +1,13 @@
 package dragonfly_test
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/dragonfly"
@@ -158,4 +162,32 @@ func TestRunner(t *testing.T) {
 		t.Errorf("summary: %+v", last)
 	}
 	gone(t, m)
+}
+
+// TestLongValue makes a backup of a flow in which a value was on its way for long: so much came between its pieces that memory doesn't hold it.
+func TestLongValue(t *testing.T) {
+	const fields = 3
+	piece := func(p []byte) []byte {
+		b := binary.LittleEndian.AppendUint32([]byte{0xe0}, 1)
+		return append(binary.LittleEndian.AppendUint32(b, uint32(len(p))), p...)
+	}
+	field := func(b []byte, n int) []byte { return dflymaster.String(append(b, 1, byte('a'+n)), "value") }
+	stream := dflymaster.Head(0, 1)
+	stream = append(stream, piece(field(append(dflymaster.String([]byte{4}, "long"), fields), 0))...)
+	keys := int64(1)
+	for f := 1; f < fields; f++ {
+		for range 300 {
+			stream = dflymaster.String(dflymaster.String(append(stream, 0), fmt.Sprint("key", keys)), strings.Repeat("x", 10000))
+			keys++
+		}
+		stream = append(stream, piece(field(nil, f))...)
+	}
+	m := dflymaster.Start(t, dflymaster.Config{Flows: []dflymaster.Flow{dflymaster.FlowOf(append(stream, dflymaster.End(0)[9:]...), keys)}, Stall: 20 * time.Second})
+	b, _, err := run(t, snapshotter(t, m, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Keys != keys {
+		t.Errorf("%d keys, want %d", b.Keys, keys)
+	}
 }
