@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -176,10 +177,15 @@ func TestSlotsThatMove(t *testing.T) {
 func TestLargeValuesBetweenCommands(t *testing.T) {
 	source := testserver.Start(t, "redis-7.0")
 	c := source.Client(t)
+	r := rand.New(rand.NewPCG(3, 3))
 	for i := range 20 {
 		key := fmt.Sprint("big", i)
 		for range 20 {
-			c.RPush(t.Context(), key, strings.Repeat("x", 5000), "y")
+			noise := make([]byte, 5000) // which can't be compressed
+			for i := range noise {
+				noise[i] = byte(r.Uint32())
+			}
+			c.RPush(t.Context(), key, noise, "y")
 		}
 	}
 	dump := func(key string) string { return c.Dump(t.Context(), key).Val() }
@@ -235,4 +241,54 @@ func TestJournalOnDragonflysFile(t *testing.T) {
 	}
 	c2.Do(t.Context(), "HPERSIST", "h", "FIELDS", 1, "f")
 	holds(t, "with a journal", c2, c)
+}
+
+// TestCommandsWaitForKeys: the first command is executed when all keys before it are there, over however many connections they go.
+func TestCommandsWaitForKeys(t *testing.T) {
+	var lines []string
+	const n = 20_000
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("+k%d %s", i, strings.Repeat("v", 200)))
+	}
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("APPEND k%d end", n-1-i))
+	}
+	b := keep(t, flow(t, lines...))
+	target := testserver.Start(t, "redis-8.0")
+	l := loaderFor(t, target.Options(), func(cfg *command.Config) { cfg.Connections = 8 })
+	if _, err := b.restorer.Restore(t.Context(), b.backup.ID, l, &restore.Options{Compare: restore.CompareNone}); err != nil {
+		t.Fatal(err)
+	}
+	want := "string " + strconv.Quote(strings.Repeat("v", 200)+"end")
+	for key, text := range testserver.Snapshot(t, target.Client(t)) {
+		if !strings.Contains(text, "vend") || len(text) > len(want)+20 {
+			t.Fatalf("%s is %s", key, text)
+		}
+	}
+}
+
+// TestMarkOutlivesFlushes: what shows that a restore is under way is there after the commands that remove everything, or swap databases.
+func TestMarkOutlivesFlushes(t *testing.T) {
+	for _, before := range []string{"FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "SWAPDB 2 0"} {
+		b := keep(t, commandsPart(words("SELECT 0"), words("SET a 1"), words(before), words("RPUSH k 1"), words("INCR k")))
+		target := testserver.Start(t, "valkey-8.1")
+		l := loaderFor(t, target.Options(), nil)
+		_, err := b.restorer.Restore(t.Context(), b.backup.ID, l, nil)
+		var partial *restore.PartialError
+		if !errors.As(err, &partial) || partial.Keys != 1 && !strings.HasPrefix(before, "SWAPDB") {
+			t.Errorf("%s: %v", before, err)
+		}
+		snap := testserver.Snapshot(t, target.Client(t))
+		for key := range snap {
+			if db, name, _ := strings.Cut(key, "/"); strings.HasPrefix(name, "amber:") && db != "0" {
+				t.Errorf("%s: there is %s", before, key)
+			}
+		}
+		if !strings.Contains(snap["0/amber:restoring"], "replaying") {
+			t.Errorf("%s: the mark is %q", before, snap["0/amber:restoring"])
+		}
+		if _, err = b.restorer.Restore(t.Context(), b.backup.ID, l, nil); !errors.Is(err, restore.ErrRefused) {
+			t.Errorf("%s: again: %v", before, err)
+		}
+	}
 }
