@@ -185,6 +185,12 @@ func (x *commandConverter) write(args ...[]byte) bool {
 		return false
 	}
 	x.report.Commands++
+	if c := x.converter; len(x.keys) > 0 && (c.counts.db == nil || c.counted != x.db) {
+		// The target has to have it, even if no key of the stream is in it.
+		if c.counts.selectDB(x.db) {
+			c.counted = x.db
+		}
+	}
 	return true
 }
 

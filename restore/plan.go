@@ -136,8 +136,8 @@ func (r *Restorer) planConversion(ctx context.Context, p *Plan, loader Loader, o
 		return fmt.Errorf("%w: backup %s: %s", ErrNotVerified, b.ID, why)
 	}
 	// Now the sizes of the databases are known: the stream tells them to the target.
-	c.opts.Sizes = report.DBs
-	size += sizer(len(rdb.AppendSizes(nil, to, report.DBs)))
+	c.opts.Sizes = slices.DeleteFunc(slices.Clone(report.DBs), func(db rdb.DBStats) bool { return db.Keys == 0 }) // of which commands alone tell
+	size += sizer(len(rdb.AppendSizes(nil, to, c.opts.Sizes)))
 	c.result = manifestOf(b, to, report, int64(size))
 	p.src = c
 	c.open = r.again

@@ -22,6 +22,21 @@
 // Config.Options name one node; the others are found from it, and dialled with the same options at their own addresses. Keys go to the
 // primary that has their slot. Slots that move meanwhile are followed.
 //
+// # Commands of a backup
+//
+// A backup may have commands that are to be executed on top of its keys: of a Dragonfly's journal, or of append-only files. They are executed in their
+// order: all keys before the first are written over all connections, and from there on everything for a node goes over one of them. Transactions
+// are executed command by command, since nobody reads a target before it is done. In a cluster, DEL, UNLINK and MSET of several slots are split; any other command whose keys are in
+// several slots ends the restore, and so does a slot that moves meanwhile.
+//
+// Expiries of keys that have passed, or will within a day, are put off while commands are executed, for a later command may have given the key longer to live, and are
+// brought back in the end. That takes PEXPIRETIME (Redis 7.0); expiries of hash fields are not put off, nor any in a Dragonfly.
+//
+// Commands can't be executed twice. A connection that breaks is opened again only if all that had no answer comes to the same when it is executed once more, such as
+// SET, DEL, HSET and SADD. A restore that ended while commands were executed can't be carried on: it has to replace all data. Nor are commands merged
+// with what a target holds: they are a loss then. What the target has to hold in the end nobody knows but for the keys that no command touches: these are compared,
+// and keys are not counted.
+//
 // # What shows that a restore is under way
 //
 // The key "amber:restoring" of database 0 is there from the first write until all was loaded and counted. It says in JSON which backup is

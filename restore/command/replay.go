@@ -269,9 +269,6 @@ func (r *run) replayFunction(ctx context.Context, args [][]byte) error {
 			return err
 		}
 	}
-	r.mu.Lock()
-	r.functions = 0 // how many there are now isn't known
-	r.mu.Unlock()
 	if len(words) > 1 && strings.EqualFold(words[1], "LOAD") {
 		r.tried = append(r.tried, libraryName(args[len(args)-1]))
 	}

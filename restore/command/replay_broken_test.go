@@ -292,3 +292,21 @@ func TestMarkOutlivesFlushes(t *testing.T) {
 		}
 	}
 }
+
+// TestDatabasesOfCommands: a target that lacks a database of which only commands tell is refused before it is touched.
+func TestDatabasesOfCommands(t *testing.T) {
+	b := keep(t, commandsPart(words("SELECT 0"), words("SET a 1"), words("SELECT 5"), words("SET b 1")))
+	few := testserver.Start(t, "redis-7.0", "--databases", "2")
+	cluster := testserver.StartCluster(t, "redis-7.0", 1, 0)
+	for name, opts := range map[string]*redis.Options{"few": few.Options(), "cluster": cluster.Primaries()[0].Options()} {
+		_, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), nil)
+		if !errors.Is(err, restore.ErrRefused) || !strings.Contains(err.Error(), "database 5") {
+			t.Errorf("%s: %v", name, err)
+		}
+		only := &restore.Options{Select: restore.Selection{DBs: []int{5}, MapDB: map[int]int{5: 0}}}
+		rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), only)
+		if err != nil || rep.Commands != 1 {
+			t.Errorf("%s, one database: %+v, %v", name, rep, err)
+		}
+	}
+}
