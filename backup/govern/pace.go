@@ -28,6 +28,12 @@ const (
 	slowRead  = 64 << 10
 )
 
+// What wasn't read in time may be read later, up to what comes in the credit's time; and what is owed for less than the shortest is not waited for, but added up.
+const (
+	credit   = 100 * time.Millisecond
+	shortest = 5 * time.Millisecond
+)
+
 // burst is how much may be read at once: what comes in a tenth of a second.
 func (p *pace) burst() int { return int(max(min(p.rate/10, 1<<20), 4<<10)) }
 
@@ -50,7 +56,7 @@ func (sn *snapshot) wait(ctx context.Context, buf []byte) []byte {
 	p.mu.Lock()
 	owed := p.free.Sub(clock.System())
 	p.mu.Unlock()
-	if owed > 0 {
+	if owed > shortest {
 		p.begin()
 		_ = clock.Sleep(ctx, owed) // the read that follows finds out why it ended early
 		p.end()
@@ -82,9 +88,9 @@ func (p *pace) took(n int) {
 	if p.rate == 0 || n == 0 {
 		return
 	}
-	now := clock.System()
-	if p.free.Before(now) {
-		p.free = now
+	// Who slept too long, as on a busy machine, may make up for it.
+	if floor := clock.System().Add(-credit); p.free.Before(floor) {
+		p.free = floor
 	}
 	p.free = p.free.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
 }
