@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -182,21 +183,30 @@ func TestSaveSetIncomplete(t *testing.T) {
 	}
 }
 
-// A file with our name that is of another save, with more shards, isn't read, and goes with ours.
+// A file with our name that is of another save, with more shards, isn't read, and goes with ours. What only begins like it isn't a server's, and stays.
 func TestSaveSetStale(t *testing.T) {
 	d := startDragon(t)
 	unchanged := othersFiles(t, d.dir)
+	var notes []string
 	d.change = func(files map[string][]byte) {
 		for name, data := range files {
 			if base, ok := strings.CutSuffix(name, "-0001.dfs"); ok {
 				files[base+"-0002.dfs"] = ofAnother(data)
-				return
+				notes = []string{base + "-notes.dfs", base + "-summary.dfs.old", base + "0-summary.dfs", base + "-01.dfs"}
 			}
+		}
+		for _, n := range notes {
+			files[n] = []byte("somebody's")
 		}
 	}
 	s, _ := saverOfDragon(t, d, nil)
 	if _, b, err := run(t, s); err != nil || len(b.Parts) != 3 || b.Keys != d.keys {
 		t.Errorf("%+v, %v", b, err)
+	}
+	for _, n := range notes {
+		if err := os.Remove(filepath.Join(d.dir, n)); err != nil {
+			t.Error(err)
+		}
 	}
 	unchanged()
 }
@@ -463,6 +473,14 @@ func TestSaveSetCancelled(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+	// Nothing of ours is still at work.
+	testserver.Eventually(t, 10*time.Second, "no goroutine is left", func() error {
+		stacks := make([]byte, 1<<20)
+		if all := string(stacks[:runtime.Stack(stacks, true)]); strings.Contains(all, "dumpfile.(*") {
+			return errors.New(all)
+		}
+		return nil
+	})
 }
 
 // Close doesn't wait for the server, and names what it will leave.
