@@ -125,6 +125,11 @@ func (w *saving) beginSet(ctx context.Context, name string) (*bgsave, error) {
 			return nil, w.fail(step, backup.ErrUnsupported, "it may be too old to be given a format and a name", "%w", err)
 		default:
 			failed := w.conn.Fail(step, err)
+			for _, kind := range []error{backup.ErrPermission, backup.ErrUnsupported, backup.ErrTransient, backup.ErrAuth} {
+				if errors.Is(failed, kind) {
+					return nil, failed // it has begun nothing
+				}
+			}
 			var e *backup.SourceError
 			if errors.As(failed, &e) && e.Hint == "" {
 				e.Hint = "its log may tell more: the disk is full, it may not write into its directory, or has no credentials for the bucket"
