@@ -471,3 +471,50 @@ func TestListAOF(t *testing.T) {
 		}
 	}
 }
+
+// No file stays open behind a snapshot: one that was read, in part, not at all, or that failed.
+func TestAOFClosesFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	putAOF(t, s, strings.Repeat(command("SET", "k", strings.Repeat("x", 1000)), 1000))
+	put(t, s, "dir/old.aof", []byte(command("SET", "a", "b")))
+	put(t, s, "dir/cut.aof", []byte(command("SET", "a", "b")+"what"))
+	open := func() (files []string) {
+		links, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil || len(links) == 0 {
+			t.Fatal("the open files of this process can't be seen")
+		}
+		for _, link := range links {
+			if name, err := os.Readlink(link); err == nil && strings.HasPrefix(name, filepath.Join(dir, "dir")+"/") {
+				files = append(files, name)
+			}
+		}
+		return files
+	}
+	for name, cfg := range map[string]dumpfile.AOFConfig{"Set": {Store: s, Dir: "dir"}, "Old": {Store: s, File: "dir/old.aof"}, "Corrupt": {Store: s, File: "dir/cut.aof"}, "None": {Store: s, File: "dir/none.aof"}} {
+		for n := range int64(3) {
+			sn, err := newAOF(t, cfg).Snapshot(t.Context())
+			if (err != nil) != (name == "Corrupt" || name == "None") {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if err == nil {
+				if len(open()) == 0 {
+					t.Errorf("%s: nothing is open while there is a snapshot", name)
+				}
+				for _, p := range sn.Parts()[:min(int(n), len(sn.Parts()))] {
+					r, err := sn.Open(t.Context(), p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := io.CopyN(io.Discard, r, n); err != nil {
+						t.Error(err)
+					}
+				}
+				sn.Close()
+			}
+			if left := open(); len(left) > 0 {
+				t.Errorf("%s: %q are open", name, left)
+			}
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -398,15 +399,19 @@ func rawBytes(t *testing.T, h *house, p catalog.Part) []byte {
 // nth does something before the nth opening of an object.
 type nth struct {
 	storage.Store
+
+	mu   sync.Mutex // parts are read side by side
 	call int
 	do   func()
 }
 
 func (n *nth) Open(ctx context.Context, key string, off, length int64) (io.ReadCloser, error) {
+	n.mu.Lock()
 	if n.call--; n.call == 0 {
 		n.do()
 		n.do = nil
 	}
+	n.mu.Unlock()
 	return n.Store.Open(ctx, key, off, length)
 }
 

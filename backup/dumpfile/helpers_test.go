@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,7 +183,9 @@ type between struct {
 	storage.Store
 	key string
 	at  int64
-	do  func()
+
+	mu sync.Mutex // parts are read side by side
+	do func()
 }
 
 func (b *between) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
@@ -200,9 +203,14 @@ type betweenReader struct {
 }
 
 func (r *betweenReader) Read(p []byte) (int, error) {
-	if do := r.b.do; r.n >= r.b.at && do != nil {
+	if r.n >= r.b.at {
+		r.b.mu.Lock()
+		do := r.b.do
 		r.b.do = nil
-		do()
+		r.b.mu.Unlock()
+		if do != nil {
+			do()
+		}
 	}
 	n, err := r.ReadCloser.Read(p[:min(len(p), 4096)])
 	r.n += int64(n)

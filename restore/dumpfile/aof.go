@@ -33,6 +33,8 @@ const DefaultAOFName = "appendonly.aof"
 
 // An AOFLoader writes a backup as the append-only files that a Redis from 7.0 on, or a Valkey, starts from which runs with appendonly yes.
 //
+// Commands of the Report are those that the server executes when it starts.
+//
 // The base of a backup of append-only files becomes the base, byte for byte, and its increments follow; a backup that is a single RDB file becomes a base alone. So the
 // server executes the commands itself, and what it has then is the snapshot. Nothing can be selected, renamed or converted: the server has to be one that reads the
 // base, of the engine that wrote it and of its version or a newer one.
@@ -140,7 +142,8 @@ func (l *AOFLoader) Load(ctx context.Context, src restore.Source, opts *restore.
 		return nil, err
 	}
 	w.told.tell()
-	rep := &restore.Report{Backup: b.ID, Target: l.manifest(), Method: "aof", Dialect: b.Parts[0].Dialect, Keys: b.Keys, Functions: b.Functions, DBs: b.DBs, Bytes: w.told.n}
+	rep := &restore.Report{Backup: b.ID, Target: l.manifest(), Method: "aof", Dialect: b.Parts[0].Dialect, Keys: b.Keys, Functions: b.Functions, DBs: b.DBs,
+		Commands: b.Commands, Bytes: w.told.n}
 	if w.replace {
 		rep.Warnings = w.sweep()
 	}
