@@ -179,6 +179,26 @@ func TestCorrupt(t *testing.T) {
 	}
 }
 
+// What isn't held of a command is held against its length as well, whether it is read or passed.
+func TestCorruptLarge(t *testing.T) {
+	in := "*2\r\n$4\r\nPING\r\n$1000\r\n" + strings.Repeat("x", 1000) + "xx" + resp("PING")
+	for _, read := range []bool{false, true} {
+		r := NewReader(strings.NewReader(in), &Options{MaxHeld: 200})
+		_, err := r.Next()
+		if err == nil && read {
+			var data io.Reader
+			if _, data, err = r.Arg(); err == nil {
+				_, err = io.Copy(io.Discard, data)
+			}
+		} else if err == nil {
+			_, err = r.Next()
+		}
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "at byte 1021") || r.Whole() != 0 {
+			t.Errorf("read: %v: %v, whole %d", read, err, r.Whole())
+		}
+	}
+}
+
 // An error of the source is passed on, whatever was being read.
 func TestSourceFails(t *testing.T) {
 	boom := errors.New("boom")
