@@ -203,7 +203,7 @@ func TestSpecialValues(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if string(e.Key) != "name" || e.Type != test.typ || string(e.Meta) != test.meta || e.HasExpiry != (expiry >= 0) || e.HasExpiry && e.ExpireAt != expiry {
+			if string(e.Key) != "name" || e.Type != test.typ || string(e.Meta) != test.meta || test.typ == rdb.TypeHash && e.Encoding != codeHash || e.HasExpiry != (expiry >= 0) || e.HasExpiry && e.ExpireAt != expiry {
 				t.Errorf("%s: %+v", name, e)
 			}
 			elements, err := r.Value(1000)

@@ -190,7 +190,7 @@ func (p *peer) scanner(t *testing.T) *scan.Snapshotter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scan.SetTuning(s, scan.Tuning{Pauses: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}})
+	scan.SetTuning(s, scan.Tuning{Group: 3, Pauses: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}})
 	return s
 }
 
@@ -444,5 +444,31 @@ func TestProcessChanges(t *testing.T) {
 				t.Errorf("counts %+v, cursors %q", src.Scan, cursors)
 			}
 		})
+	}
+}
+
+// A value that was cut off before any of it was handed on is read again; that it has another type then is counted.
+func TestCutValue(t *testing.T) {
+	value := footer("\x00\x80\x00\x01\x86\xa0"+strings.Repeat("v", 100_000), 10)
+	list := footer("\x01\x01\x80\x00\x01\x86\x9e"+strings.Repeat("l", 99_998), 10)
+	for name, second := range map[string]string{"same type": value, "another type": list} {
+		p := &peer{names: []string{"a", "b"}, payload: map[string]string{"a": footer("\x00\x01a", 10), "b": second}, expiry: -1,
+			info: "redis_version:7.0.15\r\nrole:master\r\nrun_id:abc\r\ndb0:keys=2,expires=0\r\n", cuts: 1, limit: 250_000}
+		// The version is found out with the first key there is.
+		p.change = func(connection int, args []string) string {
+			if connection == 1 && args[0] == "DUMP" && args[1] == "b" {
+				p.limit = 50_000
+				return bulk(value)
+			}
+			return ""
+		}
+		data, src, err := try(t, p.scanner(t))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		p.holds(t, data, "redis:10")
+		if src.Scan.Listed != 2 || (src.Scan.Changed == 1) != (name == "another type") {
+			t.Errorf("%s: counts %+v", name, src.Scan)
+		}
 	}
 }
