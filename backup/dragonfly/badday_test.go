@@ -460,3 +460,35 @@ func TestEndNeverComes(t *testing.T) {
 	}
 	gone(t, m)
 }
+
+// TestJournalGoesOn reads what follows the ends of the flows, and forgets it, until all have ended: the master waits for that.
+func TestJournalGoesOn(t *testing.T) {
+	flows := dflymaster.Keys(3, 20)
+	flows[0].Stable = make([]byte, 32<<20)
+	m := dflymaster.Start(t, dflymaster.Config{Flows: flows, Stall: 10 * time.Second})
+	_, parts := mustTake(t, snapshotter(t, m, nil))
+	if n := len(parts["0000.dfs"]); n != len(flows[0].Static)+len(flows[0].Final) {
+		t.Errorf("the flow has %d bytes", n)
+	}
+}
+
+// TestOneFlowRefused doesn't wait for flows that hang when another was refused.
+func TestOneFlowRefused(t *testing.T) {
+	until := make(chan struct{})
+	m := dflymaster.Start(t, dflymaster.Config{Flows: dflymaster.Keys(6, 1), Answer: func(args []string) []byte {
+		if len(args) == 5 && args[1] == "FLOW" {
+			if args[4] == "3" {
+				time.Sleep(50 * time.Millisecond)
+				return []byte("-ERR invalid state\r\n")
+			}
+			<-until
+		}
+		return nil
+	}})
+	t.Cleanup(func() { close(until) })
+	started := time.Now()
+	_, _, err := take(t, snapshotter(t, m, func(c *dragonfly.Config) { c.ConnectTimeout = time.Minute }))
+	if err == nil || !strings.Contains(err.Error(), "DFLY FLOW 3") || time.Since(started) > 20*time.Second {
+		t.Errorf("after %v: %v", time.Since(started), err)
+	}
+}
