@@ -21,6 +21,7 @@ import (
 
 // Slots that are on their way, that have moved, and that nobody has.
 func TestSlots(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, version string) {
 		c := testserver.StartCluster(t, version, 3, 0)
 		c.Generate(t, 200, 1)
@@ -141,6 +142,7 @@ func TestSlots(t *testing.T) {
 
 // A primary that is killed while its part is read: its replica is promoted and gives the part, the others go on. And then one without a replica.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, version string) {
 		c := testserver.StartCluster(t, version, 3, 1)
 		c.Generate(t, 300, 1)
@@ -305,6 +307,7 @@ func TestRefusals(t *testing.T) {
 
 // A replica that was behind when the slots were looked at is not taken.
 func TestLag(t *testing.T) {
+	t.Parallel()
 	c := testserver.StartCluster(t, "redis-7.0", 1, 0)
 	c.Generate(t, 50, 1)
 	if err := c.Nodes()[0].Client(t).ConfigSet(t.Context(), "repl-diskless-sync-delay", "0").Err(); err != nil {
