@@ -33,8 +33,8 @@ demo: setup databases ## back up, wipe and restore a real server, and prove that
 test: setup-race servers ## all tests, on four real servers, with the race detector where it pays (TEST=arguments)
 	@scripts/test.sh $(TEST)
 
-matrix: setup databases ## every source into every target, as a table; of FIXTURES=directory instead of our own
-	@go test -count=1 -timeout 1h -v -run TestMatrix . $(if $(FIXTURES),-fixtures "$(abspath $(FIXTURES))") | grep -v -e '^=== ' -e '^ *--- PASS'
+matrix: setup databases ## every source into every target, as a table, and every topology by every method; of FIXTURES=directory instead of our own
+	@CAMPAIGN=1 go test -count=1 -timeout 1h -v -run TestMatrix . $(if $(FIXTURES),-fixtures "$(abspath $(FIXTURES))") | grep -v -e '^=== ' -e '^ *--- PASS'
 
 check: setup ## formatting, go vet, staticcheck, the import rules, tidy modules, scripts
 	@scripts/check.sh
