@@ -71,7 +71,7 @@ func TestSafetyBackup(t *testing.T) {
 	}
 
 	// Where it can't be taken nothing is touched.
-	to.AddUser(t, "nosync", "pw", "~*", "&*", "+@all", "-psync", "-sync")
+	to.AddUser(t, "nosync", "pw", "~*", "&*", "+@all", "-psync", "-sync", "-dump")
 	q.NoSafetyBackup, q.To = false, to.Options()
 	q.To.Username, q.To.Password = "nosync", "pw"
 	if _, err = service.Restore(ctx, q); err == nil || !strings.Contains(err.Error(), "not touched") || !strings.Contains(err.Error(), "safety backup") {

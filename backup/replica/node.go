@@ -129,7 +129,9 @@ func (l *node) replicas() []string {
 		}
 		offset, _ := strconv.ParseInt(attrs["offset"], 10, 64)
 		lag, err := strconv.ParseInt(attrs["lag"], 10, 64)
-		if attrs["state"] == "online" && err == nil && lag <= maxLag && attrs["port"] != "" && attrs["port"] != "0" {
+		// A primary of Redis 7.0 calls a replica online before that has acknowledged anything, up to a second after its synchronisation: at offset 0.
+		behind := offset == 0 && l.Info.Int("master_repl_offset") > 0
+		if attrs["state"] == "online" && err == nil && lag <= maxLag && !behind && attrs["port"] != "" && attrs["port"] != "0" {
 			found = append(found, candidate{net.JoinHostPort(attrs["ip"], attrs["port"]), offset, lag})
 		}
 		if len(attrs) == 0 {

@@ -332,6 +332,17 @@ func TestForeignReplica(t *testing.T) {
 			t.Errorf("%s: snapshot of the %s, %v, want the %s", name, got, err, test.want)
 		}
 	}
+	// One that has acknowledged nothing yet isn't known to have anything.
+	{
+		p := startPeer(t, replicaInfo(replID, up), send("replica"))
+		host, port, _ := net.SplitHostPort(p.addr)
+		primary := startPeer(t, with("INFO", bulk(header+"role:master\r\nmaster_replid:"+replID+"\r\nmaster_repl_offset:7\r\nconnected_slaves:1\r\n"+
+			"slave0:ip="+host+",port="+port+",state=online,offset=0,lag=0\r\n")), send("primary"))
+		_, r := open(t, snapshotter(t, primary.addr, nil))
+		if got, err := io.ReadAll(r); err != nil || string(got) != "primary" {
+			t.Errorf("snapshot of the %s, %v, want the primary", got, err)
+		}
+	}
 	// A synchronisation that broke after it had begun is not begun again elsewhere.
 	p := startPeer(t, replicaInfo(replID, up), func(conn net.Conn, r *resp.Reader) { io.WriteString(conn, fullResync) })
 	host, port, _ := net.SplitHostPort(p.addr)

@@ -39,7 +39,7 @@ func StartLoading(t testing.TB, version, dir string, args ...string) *Server {
 	return start(t, version, dir, nil, logListens, args)
 }
 
-// StartReplica starts a server that replicates from another and returns when it has the other's data.
+// StartReplica starts a server that replicates from another and returns when it has the other's data, and the other knows it.
 func StartReplica(t testing.TB, version string, of *Server, args ...string) *Server {
 	t.Helper()
 	args = append([]string{"--replicaof", of.Host + " " + fmt.Sprint(of.Port)}, args...)
@@ -54,6 +54,20 @@ func StartReplica(t testing.TB, version string, of *Server, args ...string) *Ser
 			err = errors.New("it is not:\n" + info)
 		}
 		return err
+	})
+	primary := of.Client(t)
+	Eventually(t, 30*time.Second, "the primary has an acknowledgement of its replica", func() error {
+		info, err := primary.Info(t.Context(), "replication").Result()
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(info) {
+			if strings.Contains(line, fmt.Sprintf("port=%d,", s.Port)) && strings.Contains(line, "state=online") &&
+				(!strings.Contains(line, "offset=0,") || strings.Contains(info, "master_repl_offset:0\r")) {
+				return nil
+			}
+		}
+		return errors.New("it has none:\n" + info)
 	})
 	return s
 }
