@@ -13,10 +13,8 @@ import (
 	"github.com/amberkv/amber/storage/memstore"
 )
 
-// TestFlowsWithJournal: what a Dragonfly executed while its flows were sent is executed on a Redis and a Valkey, after a backup and on a copy; the method
-// that can't is not chosen, and refuses when it is asked for.
-func TestFlowsWithJournal(t *testing.T) {
-	var flows []dflymaster.Flow
+// flowsWithJournal are two flows of 50 keys each, and 7 commands on top of them.
+func flowsWithJournal() (flows []dflymaster.Flow) {
 	for shard, commands := range [][][]string{
 		{{"SET", "a", "1"}, {"APPEND", "a", "2"}, {"RPUSH", "list", "x", "y"}, {"DEL", "key:0:3"}},
 		{{"SADD", "set", "m"}, {"SET", "key:1:1", "new", "PXAT", "4102444800000"}, {"LPOP", "nosuch"}},
@@ -27,6 +25,13 @@ func TestFlowsWithJournal(t *testing.T) {
 		}
 		flows = append(flows, f)
 	}
+	return flows
+}
+
+// TestFlowsWithJournal: what a Dragonfly executed while its flows were sent is executed on a Redis and a Valkey, after a backup and on a copy; the method
+// that can't is not chosen, and refuses when it is asked for.
+func TestFlowsWithJournal(t *testing.T) {
+	flows := flowsWithJournal()
 	want := map[string]string{"0/a": "", "0/list": "", "0/set": ""}
 	for _, version := range []string{"redis-7.0", "valkey-9.1"} {
 		master := dflymaster.Start(t, dflymaster.Config{Flows: flows})

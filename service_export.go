@@ -22,9 +22,12 @@ type ExportRequest struct {
 	Backup catalog.ID // required
 
 	// Dialect is that of the RDB file. The zero value is that of the backup: one that is a single RDB file is then written byte for byte, unless
-	// something is selected or its expiries are changed. Shards makes a set of Dragonfly's (DFS) of as many shards instead, at most 1024.
+	// something is selected or its expiries are changed. Shards makes a set of Dragonfly's (DFS) of as many shards instead, at most 1024, and so does Set
+	// with Shards 0: of as many as the backup has, if it is such a set itself, else of 4. Of a backup that is a set of as many shards the
+	// files are written byte for byte, too: with the commands of a live Dragonfly's journal, which are a loss of any other file.
 	Dialect rdb.Dialect
 	Shards  int
+	Set     bool
 
 	// Key is that of the file in a store, such as "exports/orders.rdb", or the name of the set without what follows it in its files' names.
 	// The store is To, which stays the caller's, else that of Config.Stores which is called Store, else Config.Store. Nothing is replaced unless
@@ -151,8 +154,8 @@ func (s *Service) exportTarget(ctx context.Context, q *ExportRequest) (*exportTa
 		return nil, errors.New("amber: ExportRequest.To and Store exclude each other")
 	case q.URL == "" && q.Header != nil:
 		return nil, errors.New("amber: ExportRequest.Header is for a URL")
-	case q.Key == "" && q.Shards != 0:
-		return nil, errors.New("amber: ExportRequest.Shards makes several files, which need a Key")
+	case q.Key == "" && (q.Shards != 0 || q.Set):
+		return nil, errors.New("amber: ExportRequest.Shards and Set make several files, which need a Key")
 	case q.Key != "":
 		return s.exportToStore(ctx, q)
 	}
@@ -193,7 +196,7 @@ func (s *Service) exportToStore(ctx context.Context, q *ExportRequest) (*exportT
 		}
 	}
 	hashed := &hashedStore{Store: store}
-	loader, err := dumpfile.New(dumpfile.Config{Store: hashed, Name: q.Key, Dialect: q.Dialect, Shards: q.Shards, Verbatim: true, TempDir: s.cfg.TempDir, Now: s.cfg.Now})
+	loader, err := dumpfile.New(dumpfile.Config{Store: hashed, Name: q.Key, Dialect: q.Dialect, Shards: q.Shards, Set: q.Set, Verbatim: true, TempDir: s.cfg.TempDir, Now: s.cfg.Now})
 	if err != nil {
 		return nil, fmt.Errorf("amber: ExportRequest: %w", err)
 	}

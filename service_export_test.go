@@ -326,6 +326,7 @@ func TestExportRefused(t *testing.T) {
 		"exclude each other":                       {Backup: b.ID, Key: "a", To: other, Store: "near"},
 		"Header is for a URL":                      {Backup: b.ID, Key: "a", Header: http.Header{}},
 		"several files":                            {Backup: b.ID, Writer: &w, Shards: 2},
+		"make several files":                       {Backup: b.ID, Writer: &w, Set: true},
 		"negative":                                 {Backup: b.ID, Key: "a", SignFor: -1},
 		`no store "near"`:                          {Backup: b.ID, Key: "a", Store: "near"},
 		`rdb.zst" is one that Amber has itself`:    {Backup: b.ID, Key: b.Parts[0].Key},

@@ -225,6 +225,9 @@ func (p *Plan) losses() {
 		if text == "" {
 			text = "can't be held by the target, and are left out"
 		}
+		if files := p.Backup.SetFiles(); len(files) > 0 && rdb.Loss(l.Name) == rdb.LossJournal {
+			text += fmt.Sprintf("; the loader that writes by commands executes them (--method command), and a set of %d shards keeps them, of all keys as they are", len(files)-1)
+		}
 		if len(l.Keys) > 0 {
 			text += " (such as " + strings.Join(l.Keys[:min(len(l.Keys), 3)], ", ") + ")"
 		}

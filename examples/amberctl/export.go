@@ -41,7 +41,8 @@ func (a *app) exportCommand() *cobra.Command {
 		Short: "Write a backup as a file that a server loads",
 		Long: `Write a backup, or some of its keys, as an RDB file that any server of its kind loads, or as one for servers of another engine or version, or as a
 set of Dragonfly's. The whole backup is proved before anything is written. A backup that is one RDB file and needs no conversion is written byte
-for byte. TARGET is one of:
+for byte, and so is one that is a set of Dragonfly's, from its files or its flows, as a set of as many files: with the commands that Dragonfly
+executed while the snapshot was taken, which any other file lacks. TARGET is one of:
 
   PATH           a file of this machine
   -              standard output
@@ -90,7 +91,7 @@ What the dialect can't hold are warnings, which stop the export unless they are 
 	flags.StringVar(&f.to, "to", "", "where the file goes; required")
 	flags.StringVar(&f.id, "id", "", "the data store, if BACKUP is a name")
 	flags.StringVar(&f.dialect, "dialect", "", "redis:6 to redis:15, valkey:80, dragonfly:9, or dfs for a set; that of the backup by default")
-	flags.IntVar(&f.shards, "shards", 4, "files for keys in a set")
+	flags.IntVar(&f.shards, "shards", 0, "files for keys in a set; as many as the backup has by default, if it is a set itself, else 4")
 	flags.BoolVar(&q.Replace, "replace", false, "replace a file that is there")
 	flags.DurationVar(&q.SignFor, "sign", 0, "print a URL that reads the file for so long, such as 15m")
 	flags.StringArrayVar(&f.headers, "header", nil, `with a URL, a header to send, such as "x-ms-blob-type: BlockBlob"; repeatable`)
@@ -111,7 +112,8 @@ func (a *app) exportRequest(cmd *cobra.Command, f *exportFlags, q *amber.ExportR
 	case f.to == "":
 		return done, usagef("--to is missing: say where the file goes, as in --to dump.rdb")
 	case f.dialect == "dfs":
-		if q.Shards = f.shards; f.shards < 1 || f.shards > 1024 {
+		q.Set, q.Shards = true, f.shards
+		if f.shards < 0 || f.shards > 1024 || f.shards == 0 && cmd.Flags().Changed("shards") {
 			return done, usagef("--shards %d: 1 to 1024", f.shards)
 		}
 	case cmd.Flags().Changed("shards"):
@@ -143,7 +145,7 @@ func (a *app) exportRequest(cmd *cobra.Command, f *exportFlags, q *amber.ExportR
 	switch {
 	case !web && (f.web.given() || len(f.headers) > 0):
 		return done, usagef("--allow-http, --allow-private, --cacert and --header are for a URL that takes the file by PUT")
-	case (web || to == "-") && (q.Replace || q.SignFor != 0 || q.Shards != 0):
+	case (web || to == "-") && (q.Replace || q.SignFor != 0 || q.Set):
 		return done, usagef("--replace, --sign and --dialect dfs are for a file or a store")
 	case to == "-" && a.json:
 		return done, usagef("--json and --to - both mean standard output")

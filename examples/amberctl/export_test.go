@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,42 @@ func TestExport(t *testing.T) {
 	defer resp.Body.Close()
 	if got, err := io.ReadAll(resp.Body); err != nil || string(got) != string(plain) {
 		t.Errorf("%s: the bucket has %d bytes, %v", resp.Status, len(got), err)
+	}
+}
+
+// TestExportSet: a set of Dragonfly's comes out as it was, unless another number of shards is asked for.
+func TestExportSet(t *testing.T) {
+	t.Parallel()
+	c := newCtl(t)
+	dir := t.TempDir()
+	var want []string
+	for _, end := range []string{"-0000.dfs", "-0001.dfs", "-summary.dfs"} {
+		want = append(want, string(readFile(t, someSet+end)))
+		writeFile(t, filepath.Join(dir, "dump"+end), readFile(t, someSet+end))
+	}
+	c.run(t, exitDone, "import", "--id", "carts", "--name", "first", filepath.Join(dir, "dump-summary.dfs"))
+	for _, command := range [][]string{{"export", "first", "--to"}, {"restore", "first", "--file"}} {
+		for name, more := range map[string][]string{"as it was": nil, "as many": {"--shards", "2"}, "more": {"--shards", "3", "--accept", "all"}} {
+			to := t.TempDir()
+			c.run(t, exitDone, append(append(slices.Clone(command), filepath.Join(to, "dump"), "--dialect", "dfs"), more...)...)
+			var got []string
+			files, err := os.ReadDir(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				got = append(got, string(readFile(t, filepath.Join(to, f.Name()))))
+			}
+			if same := slices.Equal(got, want); same != (name != "more") || len(files) != 3 && name != "more" || len(files) != 4 && name == "more" {
+				t.Errorf("%s, %s: %v, the same: %v", command[0], name, files, same)
+			}
+		}
+		if _, stderr := c.run(t, exitUsage, append(slices.Clone(command), filepath.Join(dir, "x"), "--dialect", "dfs", "--shards", "1025")...); !strings.Contains(stderr, "1025") {
+			t.Errorf("%s: %s", command[0], stderr)
+		}
+	}
+	if _, stderr := c.run(t, exitUsage, "export", "first", "--to", filepath.Join(dir, "x"), "--dialect", "dfs", "--shards", "0"); !strings.Contains(stderr, "--shards 0: 1 to 1024") {
+		t.Errorf("no shards: %s", stderr)
 	}
 }
 

@@ -113,7 +113,7 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 	flags.StringVar(&f.lisKey, "listen-key", "", "PEM file of that certificate's key")
 	flags.StringVar(&f.file, "file", "", "write a file for a server to start from; with --dialect dfs the path of a set, without its endings")
 	flags.StringVar(&f.dialect, "dialect", "", "of the file: redis:6 to redis:15, valkey:80, dragonfly:9 or dfs; that of the backup by default")
-	flags.IntVar(&f.shards, "shards", 4, "files for keys in a set")
+	flags.IntVar(&f.shards, "shards", 0, "files for keys in a set; as many as the backup has by default, if it is a set itself, else 4")
 	flags.StringVar(&f.appendOnly, "appendonly", "", "write the append-only files of a server to this directory, for it to start from")
 	flags.StringVar(&f.appendFile, "appendfilename", dumpfile.DefaultAOFName, "with --appendonly, the server's setting of that name")
 	return cmd
@@ -213,7 +213,7 @@ func (f *restoreFlags) fileLoader(cmd *cobra.Command, q *amber.RestoreRequest) e
 	var err error
 	switch {
 	case f.dialect == "dfs":
-		cfg.Shards = f.shards
+		cfg.Set, cfg.Shards = true, f.shards
 	case cmd.Flags().Changed("shards"):
 		return usagef("--shards is for --dialect dfs")
 	case f.dialect != "":

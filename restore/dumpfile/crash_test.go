@@ -23,9 +23,11 @@ type scene struct {
 	name   string
 	shards int
 	former bool // there was a file before
+	own    bool // the backup is a set of as many shards itself
 }
 
-var scenes = []scene{{"Plain", 0, false}, {"PlainReplace", 0, true}, {"Set", 3, false}, {"SetReplace", 3, true}}
+var scenes = []scene{{"Plain", 0, false, false}, {"PlainReplace", 0, true, false}, {"Set", 3, false, false}, {"SetReplace", 3, true, false},
+	{"OwnSet", 2, false, true}, {"OwnSetReplace", 2, true, true}}
 
 // A stage is where a scene plays.
 type stage struct {
@@ -39,6 +41,10 @@ func (s scene) stage(t *testing.T) *stage {
 	former := imageOf(t, testdata+"dragonfly-1.40/mini.rdb")
 	src := imageOf(t, testdata+"redis-7.0.15/expires.rdb") // of four databases, without what Dragonfly hasn't
 	src.backup.Parts[0].Dialect = former.backup.Parts[0].Dialect
+	if s.own {
+		set := ownSet(t)
+		return &stage{s, set, src, keysOf(t, rdb.NewReader(strings.NewReader(string(src.data)), nil)), keysOfSet(t, set)}
+	}
 	return &stage{s, src, former, keysOf(t, rdb.NewReader(strings.NewReader(string(former.data)), nil)), keysOf(t, rdb.NewReader(strings.NewReader(string(src.data)), nil))}
 }
 
@@ -306,7 +312,7 @@ func TestCancelAtAnyPoint(t *testing.T) {
 // Of two that write a file of the same name without leave to replace, one wins and the other is told.
 func TestSomebodyElseIsQuicker(t *testing.T) {
 	for _, shards := range []int{0, 2} {
-		s := scene{"", shards, false}.stage(t)
+		s := scene{"", shards, false, false}.stage(t)
 		store := memstore.New(nil)
 		hook := &between{Store: store, do: func() {
 			if err := s.load(t, t.Context(), store); err != nil {

@@ -51,8 +51,14 @@ type Config struct {
 	Name string
 	// Dialect is that of the file; the zero Dialect: that of the backup. See rdb.NewWriter for those that can be written.
 	Dialect rdb.Dialect
-	// Shards makes a Dragonfly set of as many shards, at most 1024; 0: a plain file. Dialect is left zero then.
+	// Shards makes a Dragonfly set of as many shards, at most 1024; 0: a plain file, unless Set says otherwise. Dialect is left zero then.
 	Shards int
+	// Set makes a Dragonfly set even if Shards is 0: of as many shards as the backup's own, if it is one itself, else of 4.
+	//
+	// A backup is one itself if it was read from a set, or from the flows of a live Dragonfly. With as many shards, and if nothing is selected or changed, it
+	// becomes files of the very bytes, even if keys in them have expired: with the commands that are to be executed on top of the keys, which Dragonfly does as it loads
+	// them. It has to be of the release that wrote them or a newer one. Another number of shards makes new files of the keys alone.
+	Set bool
 	// Modules are the types of module values that the server takes, by their nine characters; nil: those that the backup has, if
 	// its dialect is kept or gets newer. A server ends when it meets values of a newer release of a module than its own, such as
 	// vector sets of a newer Redis.
@@ -71,8 +77,9 @@ type Config struct {
 // A Loader writes the files of one name.
 type Loader struct {
 	cfg        Config
-	dbfilename string   // the last element of Config.Name, as a server's setting has it
-	keys       []string // of the objects, the one that is looked for last
+	dbfilename string // the last element of Config.Name, as a server's setting has it
+	dir, name  string // of a set
+	last       string // the object whose presence makes the others count
 }
 
 // New returns a Loader. The error says what is wrong with the configuration; nothing is written yet.
@@ -80,30 +87,32 @@ func New(cfg Config) (*Loader, error) {
 	switch {
 	case cfg.Store == nil:
 		return nil, errors.New("dumpfile: Config.Store is required")
-	case cfg.Shards < 0 || cfg.Shards > 1024:
-		return nil, fmt.Errorf("dumpfile: Config.Shards is %d, it can be 1 to 1024, or 0 for a plain file", cfg.Shards)
+	case cfg.Shards < 0 || cfg.Shards > maxShards:
+		return nil, fmt.Errorf("dumpfile: Config.Shards is %d, it can be 1 to %d, or 0 for a plain file", cfg.Shards, maxShards)
 	case cfg.Shards > 0 && cfg.Dialect != (rdb.Dialect{}):
 		return nil, errors.New("dumpfile: Config.Dialect and Config.Shards exclude each other: sets have a dialect of their own")
+	case cfg.Set && cfg.Dialect != (rdb.Dialect{}):
+		return nil, errors.New("dumpfile: Config.Dialect and Config.Set exclude each other: sets have a dialect of their own")
 	}
 	_, dbfilename := path.Split(cfg.Name)
 	cfg.Name = dfs.FillName(cfg.Name, clock.Or(cfg.Now)())
-	l := &Loader{cfg: cfg, dbfilename: dbfilename, keys: []string{cfg.Name}}
-	if cfg.Shards > 0 {
-		dir, name := path.Split(cfg.Name)
-		if err := dfs.ValidName(name); err != nil {
+	cfg.Set = cfg.Set || cfg.Shards > 0
+	l := &Loader{cfg: cfg, dbfilename: dbfilename, last: cfg.Name}
+	keys := []string{cfg.Name}
+	if cfg.Set {
+		l.dir, l.name = path.Split(cfg.Name)
+		if err := dfs.ValidName(l.name); err != nil {
 			return nil, fmt.Errorf("dumpfile: Config.Name: %w", err)
 		}
-		l.keys = nil
-		for _, file := range dfs.Names(name, cfg.Shards) {
-			l.keys = append(l.keys, dir+file)
-		}
+		keys = l.keys(1)
+		l.last = keys[1]
 		l.cfg.Dialect = rdb.Dialect{Family: rdb.Dragonfly, Version: 9}
 	} else if cfg.Dialect != (rdb.Dialect{}) {
 		if _, err := rdb.NewWriter(io.Discard, cfg.Dialect, nil); err != nil {
 			return nil, fmt.Errorf("dumpfile: Config.Dialect: %w", err)
 		}
 	}
-	for _, key := range l.keys {
+	for _, key := range keys {
 		if err := storage.ValidKey(key); err != nil {
 			return nil, fmt.Errorf("dumpfile: Config.Name: %w", err)
 		}
@@ -111,8 +120,13 @@ func New(cfg Config) (*Loader, error) {
 	return l, nil
 }
 
-// last is the object whose presence makes the others count.
-func (l *Loader) last() string { return l.keys[len(l.keys)-1] }
+// keys returns those of the files of a set of so many shards, the one that is looked for last.
+func (l *Loader) keys(shards int) (keys []string) {
+	for _, file := range dfs.Names(l.name, shards) {
+		keys = append(keys, l.dir+file)
+	}
+	return keys
+}
 
 // Check looks for files of that name. It writes nothing.
 func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.Verdict, error) {
@@ -122,21 +136,26 @@ func (l *Loader) Check(ctx context.Context, need restore.Requirements) (restore.
 
 // look returns what Check does, and what is there; nil if nothing is.
 func (l *Loader) look(ctx context.Context, need restore.Requirements) (restore.Verdict, *storage.Info, error) {
-	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true, Verbatim: l.cfg.Verbatim && l.cfg.Shards == 0}
+	v := restore.Verdict{Dialect: l.cfg.Dialect, Modules: l.cfg.Modules, OneStream: true, Verbatim: l.cfg.Verbatim && !l.cfg.Set}
 	if need.Backup == nil {
 		return v, nil, errors.New("dumpfile: there is no manifest of the backup to look at")
+	}
+	own := l.own(need.Backup)
+	if own != nil {
+		v.OneStream, v.Verbatim = false, true
+		v.Pass("set", "the backup is a set of %d shards: its files are written as they are, unless something is selected or changed", len(own)-1)
 	}
 	if need.Conflict().Merges() {
 		v.Fail("conflict", "a file can't be merged with: restore into a server, or write another file")
 	}
-	there, err := l.cfg.Store.Stat(ctx, l.last())
+	there, err := l.cfg.Store.Stat(ctx, l.last)
 	found := &there
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		found = nil
-		v.Pass("empty", "there is no %s", l.last())
+		v.Pass("empty", "there is no %s", l.last)
 	case err != nil:
-		return v, nil, fmt.Errorf("looking for %s: %w", l.last(), err)
+		return v, nil, fmt.Errorf("looking for %s: %w", l.last, err)
 	case need.Conflict() == restore.Replace:
 		v.Pass("empty", "%s, of %d bytes, is replaced", there.Key, there.Size)
 	default:
@@ -145,9 +164,12 @@ func (l *Loader) look(ctx context.Context, need restore.Requirements) (restore.V
 	if dbs := need.Databases(); l.cfg.Databases > 0 && len(dbs) > 0 && dbs[len(dbs)-1] >= l.cfg.Databases {
 		v.Fail("databases", "there are keys for database %d, and the server has %d: it would end when it meets them", dbs[len(dbs)-1], l.cfg.Databases)
 	}
-	if parts := need.Backup.Parts; need.Final && len(parts) != 1 {
+	parts := need.Backup.Parts
+	switch {
+	case !need.Final || own != nil:
+	case len(parts) != 1:
 		v.Fail("parts", "%d streams were given, and one is written: they have to be joined", len(parts))
-	} else if need.Final && l.cfg.Dialect != (rdb.Dialect{}) && parts[0].Dialect != l.cfg.Dialect.String() {
+	case l.cfg.Dialect != (rdb.Dialect{}) && parts[0].Dialect != l.cfg.Dialect.String():
 		v.Fail("rdb-version", "the stream is %s, and the file is to be %v: it has to be converted", parts[0].Dialect, l.cfg.Dialect)
 	}
 	return v, found, nil
@@ -169,19 +191,20 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 		return nil, err
 	}
 	start := clock.System()
-	rep := &restore.Report{Backup: b.ID, Target: l.last(), Method: "dumpfile", Dialect: b.Parts[0].Dialect, Keys: b.Keys, Functions: b.Functions, DBs: b.DBs}
-	told := &teller{total: b.Parts[0].RawSize, progress: opts.Progress}
-	told.tell()
-	if told.in, err = src.Open(ctx, b.Parts[0]); err != nil {
-		return nil, fmt.Errorf("opening part %s: %w", b.Parts[0].Name, err)
+	rep := &restore.Report{Backup: b.ID, Target: l.last, Method: "dumpfile", Dialect: b.Parts[0].Dialect, Keys: b.Keys, Functions: b.Functions, DBs: b.DBs}
+	own := l.own(b)
+	w := &files{Loader: l, ctx: ctx, replace: opts.Conflict == restore.Replace, former: there, keys: []string{l.last}}
+	if l.cfg.Set {
+		w.keys = l.keys(l.shards(own))
 	}
-	defer told.in.Close()
-	w := &files{Loader: l, ctx: ctx, replace: opts.Conflict == restore.Replace, former: there}
 	defer w.abort()
-	if l.cfg.Shards > 0 {
-		err = w.set(told, b)
+	told := &teller{total: b.RawBytes, progress: opts.Progress}
+	told.tell()
+	if own != nil {
+		rep.Commands = b.Commands
+		err = w.copies(told, src, own)
 	} else {
-		err = w.plain(told, b)
+		err = w.stream(told, src)
 	}
 	if err == nil {
 		err = w.commit()
@@ -190,7 +213,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 		return nil, w.failed(err, b)
 	}
 	told.tell()
-	if w.replace && l.cfg.Shards > 0 {
+	if w.replace && l.cfg.Set {
 		rep.Warnings = w.sweep()
 	}
 	rep.Warnings = append(rep.Warnings, w.overlooked()...)
@@ -200,6 +223,21 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	rep.Load = clock.Since(start)
 	rep.Proof.Counted = true
 	return rep, nil
+}
+
+// stream writes what the one part of a source has.
+func (w *files) stream(told *teller, src restore.Source) (err error) {
+	b := src.Backup()
+	p := b.Parts[0]
+	told.total = p.RawSize
+	if told.in, err = src.Open(w.ctx, p); err != nil {
+		return fmt.Errorf("opening part %s: %w", p.Name, err)
+	}
+	defer told.in.Close()
+	if w.cfg.Set {
+		return w.set(told, b)
+	}
+	return w.plain(told, b)
 }
 
 // plain copies the stream, and counts what is in it.

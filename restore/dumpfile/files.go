@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
@@ -29,6 +28,7 @@ type files struct {
 	ctx     context.Context
 	replace bool
 	former  *storage.Info // of the last object, as it was found; nil: there was none
+	keys    []string      // of the objects, the one that is looked for last
 	open    []*object
 	step    step
 }
@@ -49,7 +49,7 @@ func (o *object) Write(p []byte) (int, error) {
 
 // create begins an object of so many bytes; 0: that isn't known. Where the store can't hold others off, only the look before does.
 func (w *files) create(key string, size int64) (*object, error) {
-	once := !w.replace && key == w.last() && storage.CapabilitiesOf(w.cfg.Store).Exclusive
+	once := !w.replace && key == w.last && storage.CapabilitiesOf(w.cfg.Store).Exclusive
 	to, err := w.cfg.Store.Create(w.ctx, key, &storage.CreateOptions{IfNotExist: once, SizeHint: size})
 	if err != nil {
 		return nil, w.exists(fmt.Errorf("writing %s: %w", key, err))
@@ -71,8 +71,8 @@ func (w *files) exists(err error) error {
 func (w *files) commit() error {
 	if len(w.open) > 1 && w.replace {
 		w.step = stepRemove
-		if err := w.cfg.Store.Delete(w.ctx, w.last()); err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return fmt.Errorf("removing the former %s: %w", w.last(), err)
+		if err := w.cfg.Store.Delete(w.ctx, w.last); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return fmt.Errorf("removing the former %s: %w", w.last, err)
 		}
 	}
 	for i, o := range w.open {
@@ -108,13 +108,13 @@ func (w *files) failed(err error, b *catalog.Backup) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), lookAgain)
 	defer cancel()
-	p := &restore.PartialError{Target: w.last(), Keys: -1, Err: err}
-	now, statErr := w.cfg.Store.Stat(ctx, w.last())
+	p := &restore.PartialError{Target: w.last, Keys: -1, Err: err}
+	now, statErr := w.cfg.Store.Stat(ctx, w.last)
 	ours := w.step == stepLast && now.Size == w.open[len(w.open)-1].n
 	switch {
 	case statErr != nil && !errors.Is(statErr, storage.ErrNotFound):
 		p.State = restore.TargetUnknown
-		p.Detail = fmt.Sprintf("whether %s is there can't be seen (%v); if it is, it is whole", w.last(), statErr)
+		p.Detail = fmt.Sprintf("whether %s is there can't be seen (%v); if it is, it is whole", w.last, statErr)
 		return p
 	case statErr == nil && w.former != nil && now.Size == w.former.Size && now.ModTime.Equal(w.former.ModTime):
 		return err // it is the one that was there before
@@ -126,7 +126,7 @@ func (w *files) failed(err error, b *catalog.Backup) error {
 		return p
 	case statErr == nil:
 		p.State = restore.TargetUnknown
-		p.Detail = fmt.Sprintf("somebody else has written %s at the same time: restore again, with Replace, when nobody does", w.last())
+		p.Detail = fmt.Sprintf("somebody else has written %s at the same time: restore again, with Replace, when nobody does", w.last)
 		return p
 	}
 	left := w.removeShards(ctx)
@@ -134,7 +134,7 @@ func (w *files) failed(err error, b *catalog.Backup) error {
 		return err // as before, there is nothing
 	}
 	p.State, p.Keys = restore.TargetEmpty, 0
-	p.Detail = fmt.Sprintf("there is no %s, so that no server takes other files for data", w.last())
+	p.Detail = fmt.Sprintf("there is no %s, so that no server takes other files for data", w.last)
 	if w.former != nil {
 		p.Detail += "; the one that was there before is gone"
 	}
@@ -161,7 +161,6 @@ func (w *files) removeShards(ctx context.Context) (left string) {
 // sweep removes shards that the former set of that name had beyond those of the new one. Dragonfly doesn't look at them. It returns what it
 // couldn't remove, as warnings.
 func (w *files) sweep() (warnings []string) {
-	dir, name := path.Split(w.cfg.Name)
 	ours := make(map[string]bool)
 	for _, key := range w.keys {
 		ours[key] = true
@@ -170,12 +169,12 @@ func (w *files) sweep() (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("files of the former set may be left beside the new one, which are of no use: %s: %v", key, err))
 	}
 	var stale []string
-	for info, err := range w.cfg.Store.List(w.ctx, dir+name+"-") {
+	for info, err := range w.cfg.Store.List(w.ctx, w.dir+w.name+"-") {
 		if err != nil {
-			warn(dir+name, err)
+			warn(w.dir+w.name, err)
 			break
 		}
-		number, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, dir+name+"-"), ".dfs")
+		number, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, w.dir+w.name+"-"), ".dfs")
 		if ok && len(number) == 4 && strings.Trim(number, "0123456789") == "" && !ours[info.Key] {
 			stale = append(stale, info.Key)
 		}

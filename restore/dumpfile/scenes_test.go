@@ -298,7 +298,8 @@ func TestConfigsThatAreWrong(t *testing.T) {
 		"Config.Name":                           {Store: store},
 		"Config.Shards is -1":                   {Store: store, Name: "dump", Shards: -1},
 		"Config.Shards is 1025":                 {Store: store, Name: "dump", Shards: 1025},
-		"exclude each other":                    {Store: store, Name: "dump", Shards: 2, Dialect: redis10},
+		"Config.Shards exclude each other":      {Store: store, Name: "dump", Shards: 2, Dialect: redis10},
+		"Config.Set exclude each other":         {Store: store, Name: "dump", Set: true, Dialect: redis10},
 		`"dump.rdb" can't name a set`:           {Store: store, Name: "dump.rdb", Shards: 2},
 		`"a summary" can't name a set`:          {Store: store, Name: "x/a summary", Shards: 2},
 		`invalid object key "../dump.rdb"`:      {Store: store, Name: "../dump.rdb"},
@@ -315,15 +316,19 @@ func TestConfigsThatAreWrong(t *testing.T) {
 	}
 }
 
-// image is a verified backup of one file.
+// image is a verified backup of one file, or of the files of a set.
 type image struct {
 	backup *catalog.Backup
 	data   []byte
+	files  map[string][]byte // of a set, by part
 }
 
 func (i *image) Backup() *catalog.Backup { return i.backup }
 
-func (i *image) Open(context.Context, catalog.Part) (io.ReadCloser, error) {
+func (i *image) Open(_ context.Context, p catalog.Part) (io.ReadCloser, error) {
+	if i.files != nil {
+		return io.NopCloser(bytes.NewReader(i.files[p.Name])), nil
+	}
 	return io.NopCloser(bytes.NewReader(i.data)), nil
 }
 
@@ -341,7 +346,7 @@ func imageOf(t *testing.T, name string) *image {
 	b := &catalog.Backup{ID: catalog.NewID(time.Now()), DataStore: "orders", State: catalog.StateReady, RawBytes: size,
 		Parts: []catalog.Part{{Name: "part-0000.rdb", Dialect: found.Dialect, RawSize: size, Keys: found.Keys}}}
 	found.Record(b)
-	return &image{b, data}
+	return &image{b, data, nil}
 }
 
 // The suite that every loader passes, with files for a target.

@@ -15,12 +15,12 @@ func (w *files) overlooked() (warnings []string) {
 	if w.cfg.Dialect.Family != rdb.Dragonfly {
 		return nil
 	}
-	dir, base := path.Split(w.last())
+	dir, base := path.Split(w.last)
 	begin, _, _ := strings.Cut(w.dbfilename, "{")
 	var beside []dfs.File
 	for info, err := range w.cfg.Store.List(w.ctx, dir+begin) {
 		if err != nil {
-			return []string{fmt.Sprintf("whether a server would load another file than %s can't be seen: %v", w.last(), err)}
+			return []string{fmt.Sprintf("whether a server would load another file than %s can't be seen: %v", w.last, err)}
 		}
 		if d, name := path.Split(info.Key); d == dir {
 			beside = append(beside, dfs.File{Name: name, ModTime: info.ModTime})
