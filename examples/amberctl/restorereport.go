@@ -49,6 +49,9 @@ func aside(w io.Writer, rep *restore.Report) {
 			fmt.Fprintf(w, "  %s %s\n", plural(part.n, "key"), part.text)
 		}
 	}
+	if rep.Commands > 0 {
+		fmt.Fprintf(w, "  %s on top of these\n", plural(rep.Commands, "command"))
+	}
 	for _, l := range rep.Losses {
 		fmt.Fprintf(w, "  lost: %s of %s\n", clean(l.Name), count(l.Count))
 		for _, key := range l.Keys {

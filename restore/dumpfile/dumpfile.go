@@ -8,6 +8,8 @@
 // plain file that is replaced stays until the new one takes its place in one step. Of a set that is replaced the summary goes first:
 // between that and the new one a server finds no set of that name.
 //
+// A backup that is a set itself, also one of a live Dragonfly's flows, becomes a set of the same files, byte for byte, if nothing else is asked for: see Config.Set.
+//
 // What isn't done here, and has to be known:
 //
 //   - A Redis or Valkey that runs with appendonly yes doesn't look at the file when it starts, unless it has no append-only files. A server
