@@ -60,7 +60,9 @@ func TestAppendOnly(t *testing.T) {
 	}
 	to := t.TempDir()
 	args := []string{"restore", id, "--appendonly", filepath.Join(to, "aof"), "--appendfilename", "my.aof"}
-	c.run(t, exitDone, args...)
+	if out, _ := c.run(t, exitDone, args...); !strings.Contains(out, " on top of these") {
+		t.Errorf("it says %s", out)
+	}
 	if _, stderr := c.run(t, exitFailed, args...); !strings.Contains(stderr, "my.aof.manifest already") {
 		t.Error(stderr)
 	}
