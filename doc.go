@@ -1,4 +1,4 @@
-// Package amber keeps living data stores exactly as they stood: it backs up Redis and Valkey servers over the network,
+// Package amber keeps living data stores exactly as they stood: it backs up Redis, Valkey and Dragonfly over the network,
 // proves every backup while it is made, keeps it in a store, and puts it back.
 //
 // The main path, for a program that wants its data safe in a directory:
@@ -23,8 +23,9 @@
 //   - storage says what a place for objects has to do; filestore and memstore are such places, and so are the buckets of
 //     storage/blobstore, a module of its own. seal compresses and encrypts, retry calls again what failed for the moment.
 //   - catalog knows which backups there are; storecatalog keeps that in the store itself.
-//   - backup takes a snapshot through the pipeline that makes it a backup; replica takes the snapshot as a replica does,
-//     dumpfile and fetch read one that is a file, in a store or at a URL.
+//   - backup takes a snapshot through the pipeline that makes it a backup; replica, dragonfly and scan take the snapshot of a server, cluster and
+//     sentinel those of several, dumpfile and fetch read one that is a file, in a store or at a URL; probe finds out which of them a server allows, and
+//     govern spares it. [CheckSource] tells beforehand what a backup would do.
 //   - restore proves a backup, converts it for its target and gives it to a loader: feed lets the target replicate from Amber,
 //     command sends it commands, dumpfile writes a file for it.
 //   - schedule knows when backups are due by policies, and sees to it that each due time is dealt with once; catalog/retention says how
