@@ -264,8 +264,8 @@ func TestSourceLimitsConfig(t *testing.T) {
 	}
 	defer store.Close()
 	for want, cfg := range map[string]amber.Config{
-		"amber: Config.SourceLimits: Latency is negative: -1ns":         {Store: store, SourceLimits: govern.Limits{Latency: -1}},
-		"amber: Config.SyncBudget: Syncs is 0, it has to be at least 1": {Store: store, SyncBudget: backup.Budget{Window: time.Hour}},
+		"amber: Config.SourceLimits: its Latency is negative: -1ns":         {Store: store, SourceLimits: govern.Limits{Latency: -1}},
+		"amber: Config.SyncBudget: its Syncs is 0, it has to be at least 1": {Store: store, SyncBudget: backup.Budget{Window: time.Hour}},
 	} {
 		if _, err := amber.New(cfg); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

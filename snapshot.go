@@ -77,7 +77,7 @@ func (o *SnapshotOptions) validate() error {
 		return fmt.Errorf("SyncCommand: %w", err)
 	}
 	if o.Parallel < 0 {
-		return fmt.Errorf("Parallel is negative: %d", o.Parallel)
+		return fmt.Errorf("its Parallel is negative: %d", o.Parallel)
 	}
 	if o.Method == SnapshotSave && o.Save == nil {
 		return errors.New("method save needs Save: it says where the files appear that the server saves")

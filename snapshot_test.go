@@ -218,7 +218,7 @@ func TestMethodIsRefused(t *testing.T) {
 	for want, o := range map[string]amber.SnapshotOptions{
 		`amber: BackupRequest: the Method is "psync": it can be "replica", "flows", "save", "scan" or empty`:                          {Method: "psync"},
 		"amber: BackupRequest: method save needs Save: it says where the files appear that the server saves":                          {Method: amber.SnapshotSave},
-		"amber: BackupRequest: Parallel is negative: -1":                                                                              {Parallel: -1},
+		"amber: BackupRequest: its Parallel is negative: -1":                                                                          {Parallel: -1},
 		"amber: BackupRequest: SyncCommands of \"host:1\": the name is empty":                                                         {SyncCommands: map[string]string{"host:1": ""}},
 		"amber: BackupRequest: SyncCommand: character 1 of the name, ' ', is not allowed: printable ones of ASCII are, and no spaces": {SyncCommand: " "},
 	} {

@@ -33,11 +33,11 @@ func (b Budget) Validate() error {
 	switch {
 	case b == Budget{}:
 	case b.Syncs <= 0:
-		return fmt.Errorf("Syncs is %d, it has to be at least 1", b.Syncs)
+		return fmt.Errorf("its Syncs is %d, it has to be at least 1", b.Syncs)
 	case b.Window <= 0:
-		return fmt.Errorf("Window is %v, it has to be above 0", b.Window)
+		return fmt.Errorf("its Window is %v, it has to be above 0", b.Window)
 	case b.Window > DefaultGrace:
-		return fmt.Errorf("Window is %v, it can be %v at most: the records of failed runs are kept no longer", b.Window, DefaultGrace)
+		return fmt.Errorf("its Window is %v, it can be %v at most: the records of failed runs are kept no longer", b.Window, DefaultGrace)
 	}
 	return nil
 }

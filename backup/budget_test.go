@@ -252,10 +252,10 @@ func TestBudgetOfManyRunners(t *testing.T) {
 
 func TestBudgetRefuses(t *testing.T) {
 	for want, budget := range map[string]backup.Budget{
-		"backup: Request.Budget: Syncs is 0, it has to be at least 1":                                                         {Window: time.Hour},
-		"backup: Request.Budget: Syncs is -1, it has to be at least 1":                                                        {Syncs: -1, Window: time.Hour},
-		"backup: Request.Budget: Window is 0s, it has to be above 0":                                                          {Syncs: 1},
-		"backup: Request.Budget: Window is 25h0m0s, it can be 24h0m0s at most: the records of failed runs are kept no longer": {Syncs: 1, Window: 25 * time.Hour},
+		"backup: Request.Budget: its Syncs is 0, it has to be at least 1":                                                         {Window: time.Hour},
+		"backup: Request.Budget: its Syncs is -1, it has to be at least 1":                                                        {Syncs: -1, Window: time.Hour},
+		"backup: Request.Budget: its Window is 0s, it has to be above 0":                                                          {Syncs: 1},
+		"backup: Request.Budget: its Window is 25h0m0s, it can be 24h0m0s at most: the records of failed runs are kept no longer": {Syncs: 1, Window: 25 * time.Hour},
 	} {
 		b := newBudgeted(t)
 		q := b.request()

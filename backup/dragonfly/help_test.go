@@ -114,18 +114,6 @@ func fixture(t testing.TB, name string) []byte {
 	return b
 }
 
-// shard returns a shard's file without what pads it.
-func shard(t testing.TB, file []byte) ([]byte, int64) {
-	t.Helper()
-	r := rdb.NewReader(bytes.NewReader(file), nil)
-	for _, err := range r.Entries() {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return file[:r.Offset()], r.Stats().Keys
-}
-
 // contents returns a line for each key of the streams, sorted: its database and name, and the hash of its line of JSON.
 func contents(t testing.TB, streams ...[]byte) []string {
 	t.Helper()

@@ -467,7 +467,7 @@ func TestSaveSetCancelled(t *testing.T) {
 		})
 		sn, err := s.Snapshot(ctx)
 		if err == nil {
-			err = sn.Close()
+			sn.Close() // which may say that files are left
 		} else if !errors.Is(err, context.Canceled) {
 			t.Errorf("at answer %d: %v", n, err)
 		}

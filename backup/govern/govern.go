@@ -74,19 +74,19 @@ type Limits struct {
 func (l *Limits) Validate() error {
 	switch {
 	case l.Latency < 0:
-		return fmt.Errorf("Latency is negative: %v", l.Latency)
+		return fmt.Errorf("its Latency is negative: %v", l.Latency)
 	case l.LatencyFor < 0:
-		return fmt.Errorf("LatencyFor is negative: %v", l.LatencyFor)
+		return fmt.Errorf("its LatencyFor is negative: %v", l.LatencyFor)
 	case l.Fork < 0:
-		return fmt.Errorf("Fork is negative: %v", l.Fork)
+		return fmt.Errorf("its Fork is negative: %v", l.Fork)
 	case l.BytesPerSecond != 0 && l.BytesPerSecond < minRate:
-		return fmt.Errorf("BytesPerSecond is %d, it has to be at least %d: servers drop who reads slower", l.BytesPerSecond, minRate)
+		return fmt.Errorf("its BytesPerSecond is %d, it has to be at least %d: servers drop who reads slower", l.BytesPerSecond, minRate)
 	case l.Memory < 0:
-		return fmt.Errorf("Memory is negative: %d", l.Memory)
+		return fmt.Errorf("its Memory is negative: %d", l.Memory)
 	}
 	for _, name := range l.Ignore {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("Ignore has %.40q, which is no point: there are %v", name, names)
+			return fmt.Errorf("its Ignore has %.40q, which is no point: there are %v", name, names)
 		}
 	}
 	return nil

@@ -481,15 +481,15 @@ func TestInnerCost(t *testing.T) {
 func TestConfig(t *testing.T) {
 	inner := &several{}
 	for want, cfg := range map[string]govern.Config{
-		"govern: Config.Snapshotter is required":                                                                   {},
-		"govern: Config.Expected is negative: -1ns":                                                                {Snapshotter: inner, Expected: -1},
-		"govern: Config.ConnectTimeout is negative: -1ns":                                                          {Snapshotter: inner, ConnectTimeout: -1},
-		"govern: Config.Limits: Latency is negative: -1ns":                                                         {Snapshotter: inner, Limits: govern.Limits{Latency: -1}},
-		"govern: Config.Limits: LatencyFor is negative: -1ns":                                                      {Snapshotter: inner, Limits: govern.Limits{LatencyFor: -1}},
-		"govern: Config.Limits: Fork is negative: -1ns":                                                            {Snapshotter: inner, Limits: govern.Limits{Fork: -1}},
-		"govern: Config.Limits: Memory is negative: -1":                                                            {Snapshotter: inner, Limits: govern.Limits{Memory: -1}},
-		"govern: Config.Limits: BytesPerSecond is 100, it has to be at least 65536: servers drop who reads slower": {Snapshotter: inner, Limits: govern.Limits{BytesPerSecond: 100}},
-		`govern: Config.Limits: Ignore has "x", which is no point: there are [fork-running memory buffer last-save latency fork-time budget]`: {Snapshotter: inner, Limits: govern.Limits{Ignore: []string{"x"}}},
+		"govern: Config.Snapshotter is required":                                                                       {},
+		"govern: Config.Expected is negative: -1ns":                                                                    {Snapshotter: inner, Expected: -1},
+		"govern: Config.ConnectTimeout is negative: -1ns":                                                              {Snapshotter: inner, ConnectTimeout: -1},
+		"govern: Config.Limits: its Latency is negative: -1ns":                                                         {Snapshotter: inner, Limits: govern.Limits{Latency: -1}},
+		"govern: Config.Limits: its LatencyFor is negative: -1ns":                                                      {Snapshotter: inner, Limits: govern.Limits{LatencyFor: -1}},
+		"govern: Config.Limits: its Fork is negative: -1ns":                                                            {Snapshotter: inner, Limits: govern.Limits{Fork: -1}},
+		"govern: Config.Limits: its Memory is negative: -1":                                                            {Snapshotter: inner, Limits: govern.Limits{Memory: -1}},
+		"govern: Config.Limits: its BytesPerSecond is 100, it has to be at least 65536: servers drop who reads slower": {Snapshotter: inner, Limits: govern.Limits{BytesPerSecond: 100}},
+		`govern: Config.Limits: its Ignore has "x", which is no point: there are [fork-running memory buffer last-save latency fork-time budget]`: {Snapshotter: inner, Limits: govern.Limits{Ignore: []string{"x"}}},
 	} {
 		if _, err := govern.New(cfg); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

@@ -36,16 +36,6 @@ func (p *page) add(name []byte) {
 	p.ends = append(p.ends, len(p.names))
 }
 
-// drop forgets the name that was added last.
-func (p *page) drop() {
-	p.ends = p.ends[:len(p.ends)-1]
-	n := 0
-	if len(p.ends) > 0 {
-		n = p.ends[len(p.ends)-1]
-	}
-	p.names = p.names[:n]
-}
-
 // receive reads the answer to SCAN: it adds the names, and returns the next cursor.
 func (p *page) receive(w *wire) (cursor string, err error) {
 	n, err := w.want(resp.Array)
