@@ -51,9 +51,7 @@ var origins = map[string]func(t *testing.T, version string) *origin{
 		c := testserver.StartCluster(t, version, 3, 1, "--repl-diskless-sync-delay", "0")
 		c.Generate(t, 1500, 5)
 		for _, s := range c.Primaries() { // its replicas have all of it
-			if err := s.Client(t).Do(t.Context(), "WAIT", 1, 10000).Err(); err != nil {
-				t.Fatal(err)
-			}
+			s.AwaitReplicas(t, 1)
 		}
 		return &origin{from: c.Nodes()[1].Options(), contents: func() map[string]string { return c.Contents(t) }, load: func() func() int64 { return c.WriteLoad(t) }, cluster: true}
 	},

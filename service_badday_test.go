@@ -91,6 +91,7 @@ func newBadDay(t *testing.T, version string) *badDay {
 		}
 		return nil
 	})
+	d.primary.AwaitReplicas(t, 2) // what they have acknowledged decides who is preferred
 	d.stop = testserver.WriteLoad(t, c)
 	return d
 }

@@ -173,7 +173,8 @@ func TestGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// One sentinel that answers is enough. The options of go-redis's client will do.
+		// One sentinel that answers is enough. The options of go-redis's client will do. Replicas acknowledge once a second what they have.
+		g.primary.AwaitReplicas(t, 2)
 		failover := sentinel.FromFailover(&redis.FailoverOptions{MasterName: testserver.SentinelGroup, SentinelAddrs: []string{free, addrs[2]}, SentinelPassword: other, Password: canary})
 		b, err := run(of(t, nil, failover.Options, func(c *sentinel.Config) {
 			c.Sentinels, c.Group, c.SentinelPassword, c.Options = failover.Sentinels, failover.Group, failover.SentinelPassword, failover.Options

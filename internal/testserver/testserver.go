@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/internal/resp"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
@@ -70,6 +72,35 @@ func StartReplica(t testing.TB, version string, of *Server, args ...string) *Ser
 		return errors.New("it has none:\n" + info)
 	})
 	return s
+}
+
+// AwaitReplicas returns when as many replicas have acknowledged all that the server had written when it was called.
+func (s *Server) AwaitReplicas(t testing.TB, replicas int) {
+	t.Helper()
+	c := s.Client(t)
+	offset := int64(-1)
+	Eventually(t, 30*time.Second, "replicas have all", func() error {
+		text, err := c.Info(t.Context(), "replication").Result()
+		if err != nil {
+			return err
+		}
+		info := resp.ParseInfo(text)
+		if offset < 0 {
+			offset = info.Int("master_repl_offset")
+		}
+		have := 0
+		for i := range info.Int("connected_slaves") {
+			for name, value := range info.Attributes(fmt.Sprintf("slave%d", i)) {
+				if at, err := strconv.ParseInt(value, 10, 64); name == "offset" && err == nil && at >= offset {
+					have++
+				}
+			}
+		}
+		if have < replicas {
+			return fmt.Errorf("%d of %d: %s", have, replicas, text)
+		}
+		return nil
+	})
 }
 
 func start(t testing.TB, version, dir string, sec *TLS, until string, args []string) *Server {
