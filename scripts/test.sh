@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 plain='/amber$|/(catalog/retention|storage|storage/seal|storage/storetest|storage/blobstore/(gcsstore|azurestore))$'
 plain+='|/(rdb|examples|internal/(archtest|bench|chaos|crc64|distinct|extsort|intset|lzf|listpack|lz4frame|redact|testserver|ziplist|zipmap))(/|$)'
-partly='/(backup|restore|restore/command)$'
+partly='/(backup|backup/dumpfile|backup/scan|restore|restore/command|restore/feed)$'
 
 # Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
 run() { go test -count=1 "$@" | { grep --line-buffered -v 'no test files' || true; }; }
@@ -29,6 +29,9 @@ split() {
 {
   parts=0
   split -skip -run Fails "$@" ./backup
+  split -skip -run 'TestSave|TestAOFKinds|TestAOFUnderLoad' "$@" ./backup/dumpfile
+  split -skip -run 'TestContents|TestRehashing|TestNoMixedPairs|TestMemory' "$@" ./backup/scan
+  split -skip -run 'TestContract' "$@" ./restore/feed
   split -run -skip 'GoesOn|TestSampler|TestEncrypted$|TestRestore' "$@" ./restore
   split -run -skip 'TestConnectionBreaks|TestCancelAndCarryOn|TestSlotsMove|TestMergeBesideWriter|TestContractOfCluster' "$@" ./restore/command
   exit $parts
