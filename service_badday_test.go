@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func newBadDay(t *testing.T, version string) *badDay {
 		}
 	}
 	var err error
-	if d.service, err = amber.New(amber.Config{Store: d.store}); err != nil {
+	if d.service, err = amber.New(amber.Config{Store: d.store, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}); err != nil {
 		t.Fatal(err)
 	}
 	testserver.Eventually(t, 20*time.Second, "both replicas in sync", func() error {
@@ -91,8 +92,9 @@ func newBadDay(t *testing.T, version string) *badDay {
 		}
 		return nil
 	})
-	d.primary.AwaitReplicas(t, 2) // what they have acknowledged decides who is preferred
 	d.stop = testserver.WriteLoad(t, c)
+	testserver.Eventually(t, 20*time.Second, "the first write", func() error { return c.Get(ctx, "load:b").Err() })
+	d.primary.AwaitReplicas(t, 2) // one that has acknowledged nothing of what was written isn't preferred
 	return d
 }
 
