@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
@@ -25,6 +27,13 @@ func TestAppendOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(s.Dir, "appendonlydir")
+	testserver.Eventually(t, 20*time.Second, "the rewrite is over, and what it replaced is gone", func() error {
+		bases, err := filepath.Glob(filepath.Join(dir, "*.base.*"))
+		if info := client.Info(t.Context(), "persistence").Val(); err == nil && (len(bases) != 1 || !strings.Contains(info, "aof_rewrite_in_progress:0") || !strings.Contains(info, "aof_rewrite_scheduled:0")) {
+			err = fmt.Errorf("%v, %s", bases, info)
+		}
+		return err
+	})
 	if out, _ := c.run(t, exitDone, "import", "--list", s.Dir); !strings.Contains(out, "appendonlydir/appendonly.aof.manifest") || !strings.Contains(out, "aof") || strings.Contains(out, "aof-base") {
 		t.Error(out)
 	}
