@@ -127,7 +127,7 @@ func (p *prober) numbers(info resp.Info) {
 		}
 		r.Replicas++
 		lag, err := strconv.Atoi(attrs["lag"])
-		if attrs["state"] == "online" && err == nil && lag <= maxLag {
+		if attrs["state"] == "online" && err == nil && lag <= link.MaxLag {
 			r.InSync++
 		}
 	}
@@ -138,9 +138,6 @@ func (p *prober) numbers(info resp.Info) {
 		p.facts.linkDown = info["master_link_status"] != "up" || info.Int("master_sync_in_progress") != 0
 	}
 }
-
-// maxLag is the age in seconds of a replica's last sign of life at which it is no longer taken to be in sync.
-const maxLag = 10
 
 // command sends a question that the server may refuse: then ok is false.
 func (p *prober) command(c *link.Conn, args ...string) (reply resp.Reply, ok bool, err error) {

@@ -1,26 +1,14 @@
 package replica
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/amberkv/amber/backup"
 	"github.com/amberkv/amber/backup/internal/link"
 	"github.com/amberkv/amber/catalog"
-	"github.com/amberkv/amber/internal/resp"
 )
-
-// maxLag is the age in seconds of the last sign of life at which a replica is no longer taken to be in sync. Replicas give
-// one each second.
-const maxLag = 10
-
-// maxOthers bounds the nodes that are tried before the given one: each may take the whole connect timeout.
-const maxOthers = 3
 
 // A node is a server of the group that we are connected to.
 type node struct{ *link.Conn }
@@ -94,12 +82,7 @@ func (l *node) source(sy syncing) catalog.Source {
 		Time:              sy.instant,
 	}
 	src.Engine, src.Version = l.Engine()
-	switch {
-	case src.Role == "replica" || l.Info.Int("connected_slaves") > 0:
-		src.Topology = "replicated"
-	case src.Role == "primary":
-		src.Topology = "standalone"
-	}
+	src.Topology = l.Topology()
 	return src
 }
 
@@ -107,65 +90,9 @@ func (l *node) source(sy syncing) catalog.Source {
 func (s *Snapshotter) others(given *node) []string {
 	switch {
 	case s.cfg.Prefer == PreferReplica && given.Role() == "primary":
-		return given.replicas()
+		return given.Replicas()
 	case s.cfg.Prefer == PreferPrimary && given.Role() == "replica":
 		return []string{net.JoinHostPort(given.Info["master_host"], given.Info["master_port"])}
-	}
-	return nil
-}
-
-// replicas returns the addresses of the server's replicas that it thinks are in sync, those with the newest data first.
-func (l *node) replicas() []string {
-	type candidate struct {
-		addr   string
-		offset int64
-		lag    int64
-	}
-	var found []candidate
-	for i := range l.Info.Int("connected_slaves") {
-		attrs := map[string]string{}
-		for name, value := range l.Info.Attributes("slave" + strconv.FormatInt(i, 10)) {
-			attrs[name] = value
-		}
-		offset, _ := strconv.ParseInt(attrs["offset"], 10, 64)
-		lag, err := strconv.ParseInt(attrs["lag"], 10, 64)
-		// A primary of Redis 7.0 calls a replica online before that has acknowledged anything, up to a second after its synchronisation: at offset 0.
-		behind := offset == 0 && l.Info.Int("master_repl_offset") > 0
-		if attrs["state"] == "online" && err == nil && lag <= maxLag && !behind && attrs["port"] != "" && attrs["port"] != "0" {
-			found = append(found, candidate{net.JoinHostPort(attrs["ip"], attrs["port"]), offset, lag})
-		}
-		if len(attrs) == 0 {
-			break // the count is the server's word; the lines are what there is
-		}
-	}
-	slices.SortStableFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.offset, a.offset), cmp.Compare(a.lag, b.lag))
-	})
-	var addrs []string
-	for _, c := range found[:min(len(found), maxOthers)] {
-		addrs = append(addrs, c.addr)
-	}
-	return addrs
-}
-
-// inSync returns nil if this node holds the data that the given one does and has the role that is preferred. An announced
-// address may lead elsewhere from here, to another server altogether, so nothing but the replication ID is believed.
-func (l *node) inSync(given resp.Info, prefer Prefer) error {
-	problem := func(what string) error {
-		return &backup.SourceError{Addr: l.Addr, Step: "INFO", Err: errors.New(what)}
-	}
-	id := l.Info["master_replid"]
-	switch {
-	case id == "" || strings.Trim(id, "0") == "":
-		return problem("it doesn't tell its replication ID")
-	case id != given["master_replid"]:
-		return problem("it belongs to another data store, or is out of sync: its replication ID is not that of the given server")
-	case prefer == PreferPrimary && l.Role() != "primary":
-		return problem("it is not a primary")
-	case prefer == PreferReplica && l.Role() != "replica":
-		return problem("it is not a replica")
-	case l.Role() == "replica" && (l.Info["master_link_status"] != "up" || l.Info.Int("master_sync_in_progress") != 0):
-		return problem("its link to its primary is down, or it is synchronising")
 	}
 	return nil
 }

@@ -41,6 +41,17 @@ const (
 	PreferExact
 )
 
+// role is that of the node that is preferred; "": any.
+func (p Prefer) role() string {
+	switch p {
+	case PreferReplica:
+		return "replica"
+	case PreferPrimary:
+		return "primary"
+	}
+	return ""
+}
+
 // Defaults of a Config.
 const (
 	DefaultConnectTimeout = 10 * time.Second
@@ -191,7 +202,7 @@ func (s *Snapshotter) from(ctx context.Context, addr string, given *node) (backu
 	if err != nil {
 		return nil, err
 	}
-	if err := node.inSync(given.Info, s.cfg.Prefer); err != nil {
+	if err := node.InSync(given.Info, s.cfg.Prefer.role()); err != nil {
 		node.Close()
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,13 +18,6 @@ import (
 	"github.com/amberkv/amber/internal/resp"
 	"github.com/amberkv/amber/rdb"
 )
-
-// maxLag is the age in seconds of the last sign of life at which a replica is no longer taken to be in sync. Replicas give
-// one each second.
-const maxLag = 10
-
-// maxOthers bounds the replicas that are tried before the given server: each may take the whole connect timeout.
-const maxOthers = 3
 
 // maxDatabases bounds how many databases are looked for on a server that doesn't tell.
 const maxDatabases = 1 << 14
@@ -350,66 +342,11 @@ func (n *node) setDialect(version int) error {
 func (n *node) source() catalog.Source {
 	src := catalog.Source{Role: n.Role(), Address: n.Addr, Method: "scan", UsedMemory: n.Info.Int("used_memory"), Fuzzy: true}
 	src.Engine, src.Version = n.Engine()
-	switch {
-	case n.cluster:
+	src.Topology = n.Topology()
+	if n.cluster {
 		src.Topology = "cluster"
-	case src.Role == "replica" || n.Info.Int("connected_slaves") > 0:
-		src.Topology = "replicated"
-	case src.Role == "primary":
-		src.Topology = "standalone"
 	}
 	return src
-}
-
-// replicas returns the addresses of the server's replicas that it thinks are in sync, those with the newest data first.
-func (n *node) replicas() []string {
-	type candidate struct {
-		addr        string
-		offset, lag int64
-	}
-	var found []candidate
-	for i := range n.Info.Int("connected_slaves") {
-		attrs := map[string]string{}
-		for name, value := range n.Info.Attributes("slave" + strconv.FormatInt(i, 10)) {
-			attrs[name] = value
-		}
-		offset, _ := strconv.ParseInt(attrs["offset"], 10, 64)
-		lag, err := strconv.ParseInt(attrs["lag"], 10, 64)
-		if attrs["state"] == "online" && err == nil && lag <= maxLag && attrs["port"] != "" && attrs["port"] != "0" {
-			found = append(found, candidate{net.JoinHostPort(attrs["ip"], attrs["port"]), offset, lag})
-		}
-		if len(attrs) == 0 {
-			break // the count is the server's word; the lines are what there is
-		}
-	}
-	slices.SortStableFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.offset, a.offset), cmp.Compare(a.lag, b.lag))
-	})
-	var addrs []string
-	for _, c := range found[:min(len(found), maxOthers)] {
-		addrs = append(addrs, c.addr)
-	}
-	return addrs
-}
-
-// inSync returns nil if this node is a replica that holds the data of the given server. An announced address may lead elsewhere from here, to another server
-// altogether, so nothing but the replication ID is believed.
-func (n *node) inSync(given resp.Info) error {
-	problem := func(what string) error {
-		return &backup.SourceError{Addr: n.Addr, Step: "INFO", Err: errors.New(what)}
-	}
-	id := n.Info["master_replid"]
-	switch {
-	case id == "" || strings.Trim(id, "0") == "":
-		return problem("it doesn't tell its replication ID")
-	case id != given["master_replid"]:
-		return problem("it belongs to another data store, or is out of sync: its replication ID is not that of the given server")
-	case n.Role() != "replica":
-		return problem("it is not a replica")
-	case n.Info["master_link_status"] != "up" || n.Info.Int("master_sync_in_progress") != 0:
-		return problem("its link to its primary is down, or it is synchronising")
-	}
-	return nil
 }
 
 // sameData tells whether a node, to which we connected again, is what it was before. The same process goes on where it was asked to; another process with the

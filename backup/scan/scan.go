@@ -177,10 +177,10 @@ func (s *Snapshotter) choose(ctx context.Context) (*node, error) {
 	if err != nil || s.cfg.Prefer == PreferExact || given.Role() != "primary" {
 		return given, err
 	}
-	for _, addr := range given.replicas() {
+	for _, addr := range given.Replicas() {
 		other, err := s.open(ctx, addr)
 		if err == nil {
-			if err = other.inSync(given.Info); err == nil {
+			if err = other.InSync(given.Info, "replica"); err == nil {
 				given.Close()
 				return other, nil
 			}
