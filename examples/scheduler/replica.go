@@ -70,6 +70,9 @@ func beReplica(ctx context.Context, name string, in io.Reader, w io.Writer) erro
 		},
 		Run: func(_ context.Context, r *schedule.Run) {
 			text := fmt.Sprintf("%s: %s due %s is %s", name, r.DataStore, clock(r.Due), r.State)
+			if r.Count > 1 {
+				text += fmt.Sprintf(", with all since %s", clock(r.First))
+			}
 			if r.Backup != "" {
 				text += ": " + string(r.Backup)
 			}
