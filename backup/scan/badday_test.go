@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +48,11 @@ func TestBrokenConnections(t *testing.T) {
 	eachServer(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version, "--rdbcompression", "no")
 		populate(t, srv, 40_000, 300)
-		srv.AddUser(t, "amber", canary, rights...)
+		how := rights
+		if strings.HasSuffix(version, ".1") {
+			how = append(slices.Clone(rights), "+mget")
+		}
+		srv.AddUser(t, "amber", canary, how...)
 		s := of(t, srv, as("amber"))
 		scan.SetTuning(s, scan.Tuning{Pauses: quick})
 		sn, err := s.Snapshot(t.Context())
@@ -83,10 +88,16 @@ func TestBrokenConnections(t *testing.T) {
 
 // Within a value that was handed on in part, a broken connection spoils the stream: the part has to be read again, twice at most.
 func TestBrokenValue(t *testing.T) {
+	t.Run("DUMP", func(t *testing.T) { brokenValue(t, rights) })
+	t.Run("MGET", func(t *testing.T) { brokenValue(t, append(slices.Clone(rights), "+mget")) })
+}
+
+func brokenValue(t *testing.T, rights []string) {
 	srv := testserver.Start(t, "redis-7.0", "--rdbcompression", "no")
 	populate(t, srv, 1, 32<<20)
 	srv.AddUser(t, "amber", canary, rights...)
 	s := of(t, srv, as("amber"))
+	scan.SetTuning(s, scan.Tuning{Strings: 1})
 	sn, err := s.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -189,6 +200,7 @@ func TestPermissions(t *testing.T) {
 			want  string // of the error
 		}{
 			"all needed":      {rights, ""},
+			"MGET, too":       {without("", "+mget"), ""},
 			"no functions":    {without("+function|dump"), ""},
 			"no INFO":         {without("+info", "+config|get"), ""},
 			"no CONFIG":       {without("+info"), ""},

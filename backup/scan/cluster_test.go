@@ -54,7 +54,11 @@ func TestClusterNodes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			sn, err := of(t, from, func(c *scan.Config) { c.KeysPerSecond = 500 }).Snapshot(t.Context())
+			s := of(t, from, func(c *scan.Config) { c.KeysPerSecond = 500 })
+			if version == "valkey-9.1" {
+				scan.SetTuning(s, scan.Tuning{Strings: 1})
+			}
+			sn, err := s.Snapshot(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -117,7 +117,7 @@ func accepted(t *testing.T, version string, data []byte, args ...string) *testse
 }
 
 // ours are the last commands of connections that scan.
-var ours = regexp.MustCompile(` cmd=(exec|multi|scan|dump|info|select|pexpiretime|pttl|time|auth|function\|dump) `)
+var ours = regexp.MustCompile(` cmd=(exec|multi|scan|dump|mget|info|select|pexpiretime|pttl|time|auth|function\|dump) `)
 
 // released fails the test unless the server has no client that scans.
 func released(t *testing.T, srv *testserver.Server) {

@@ -42,8 +42,15 @@ func (sc *scanner) answerKeys(r request) error {
 			return err
 		}
 	}
+	commands := 2 // a key
+	if r.strings {
+		commands = 1
+		if err := sc.queued(-1); err != nil {
+			return err
+		}
+	}
 	for i := r.from; i < r.to; i++ {
-		for range 2 {
+		for range commands {
 			if err := sc.queued(i); err != nil {
 				return err
 			}
@@ -56,7 +63,10 @@ func (sc *scanner) answerKeys(r request) error {
 		}
 		return sc.aborted(r)
 	}
-	want := int64(2 * (r.to - r.from))
+	want := int64(commands * (r.to - r.from))
+	if r.strings {
+		want++
+	}
 	var now int64
 	if sc.node.old {
 		want++
@@ -70,15 +80,25 @@ func (sc *scanner) answerKeys(r request) error {
 		}
 	}
 	sc.refused = sc.refused[:0]
-	for i := r.from; i < r.to; i++ {
-		if err := sc.answerKey(r.page.name(i), i, now); err != nil {
+	if r.strings {
+		if err := sc.answerStrings(r, now); err != nil {
 			return err
 		}
-		// Should the connection break, this one is done.
-		sc.pending[sc.head].from++
-		sc.inFlight--
+		return sc.settle(r)
+	}
+	for i := r.from; i < r.to; i++ {
+		if err := sc.answerKey(r.page, i, now); err != nil {
+			return err
+		}
+		sc.answered()
 	}
 	return sc.settle(r)
+}
+
+// answered takes note that a key of the first request under way is done, should the connection break.
+func (sc *scanner) answered() {
+	sc.pending[sc.head].from++
+	sc.inFlight--
 }
 
 // queued reads the answer to a command that is only queued.
@@ -151,7 +171,7 @@ func (sc *scanner) aborted(r request) error {
 			if moved[i] {
 				sc.counts.Moved++
 			} else {
-				sc.askAgain(request{r.page, i, i + 1})
+				sc.askAgain(request{page: r.page, from: i, to: i + 1})
 			}
 		}
 		sc.done(r.page)
@@ -167,7 +187,7 @@ func (sc *scanner) aborted(r request) error {
 		// Some went away after they were queued: each tells by itself.
 		sc.shift()
 		for i := r.from; i < r.to; i++ {
-			sc.askAgain(request{r.page, i, i + 1})
+			sc.askAgain(request{page: r.page, from: i, to: i + 1})
 		}
 	default:
 		if err := sc.wait("DUMP", first.err); err != nil {
@@ -190,7 +210,7 @@ func (sc *scanner) sortOut(r request) error {
 		if err := sc.wait("DUMP", f.err); err != nil {
 			return err
 		}
-		sc.askAgain(request{r.page, f.key, f.key + 1})
+		sc.askAgain(request{page: r.page, from: f.key, to: f.key + 1})
 	}
 	return nil
 }
@@ -231,8 +251,8 @@ func (sc *scanner) wait(step string, err error) error {
 }
 
 // answerKey reads what a transaction says of one key, and writes the key.
-func (sc *scanner) answerKey(name []byte, i int, now int64) error {
-	w := sc.wire
+func (sc *scanner) answerKey(p *page, i int, now int64) error {
+	w, name := sc.wire, p.name(i)
 	expiry, err := w.want(resp.Integer)
 	failed := err != nil
 	if failed {
@@ -264,12 +284,24 @@ func (sc *scanner) answerKey(name []byte, i int, now int64) error {
 	if sc.node.old && expiry >= 0 {
 		expiry += now
 	}
-	sc.average += (float64(size+64) - sc.average) / 64
-	sc.window = max(min(sc.s.cfg.Batch, int(windowBytes/sc.average)), 1)
+	sc.measure(size)
+	head, err := w.peek(1)
+	if err != nil {
+		return err
+	}
+	if !p.typed {
+		sc.count(head[0] == codeString)
+	}
 	if size+2 <= maxLine {
 		return sc.small(name, expiry, int(size))
 	}
 	return sc.large(name, expiry, size)
+}
+
+// measure takes note of how large a value is.
+func (sc *scanner) measure(size int64) {
+	sc.average += (float64(size+64) - sc.average) / 64
+	sc.window = max(min(sc.s.cfg.Batch, int(windowBytes/sc.average)), 1)
 }
 
 func (sc *scanner) skip(size int64) error {
@@ -333,39 +365,52 @@ func (sc *scanner) large(name []byte, expiry, size int64) error {
 	}
 	mark, handed := len(o.buf), o.n
 	sc.compare(name, code)
-	fail := func(err error) error {
-		if o.n == handed {
-			o.buf = o.buf[:mark]
-			sc.note(name, code)
-		} else {
-			sc.spoilt = true
-		}
-		return err
-	}
 	sum := crc64.Update(0, []byte{code})
 	sc.begin(name, expiry, code)
-	for left := size - 1 - footerLen; left > 0; {
+	err = sc.pour(size-1-footerLen, func(piece []byte) { sum = crc64.Update(sum, piece) })
+	var footer []byte
+	if err == nil {
+		footer, err = w.peek(footerLen + 2)
+	}
+	if err != nil {
+		sc.cutOff(name, code, mark, handed)
+		return err
+	}
+	if err := sc.checkFooter(name, footer[:footerLen], crc64.Update(sum, footer[:2])); err != nil {
+		sc.cutOff(name, code, mark, handed)
+		return err
+	}
+	w.r += footerLen
+	return w.end()
+}
+
+// pour reads what comes in into the stream.
+func (sc *scanner) pour(left int64, each func(piece []byte)) error {
+	o := sc.out
+	for left > 0 {
 		if err := o.room(1); err != nil {
 			return err
 		}
 		k := int(min(left, int64(cap(o.buf)-len(o.buf))))
 		piece := o.buf[len(o.buf) : len(o.buf)+k]
-		if err := w.read(piece); err != nil {
-			return fail(err)
+		if err := sc.wire.read(piece); err != nil {
+			return err
 		}
-		sum = crc64.Update(sum, piece)
+		each(piece)
 		o.buf = o.buf[:len(o.buf)+k]
 		left -= int64(k)
 	}
-	footer, err := w.peek(footerLen + 2)
-	if err != nil {
-		return fail(err)
+	return nil
+}
+
+// cutOff takes a key back whose value didn't come in to its end, if nothing of it was handed on.
+func (sc *scanner) cutOff(name []byte, code byte, mark int, handed int64) {
+	if sc.out.n != handed {
+		sc.spoilt = true
+		return
 	}
-	if err := sc.checkFooter(name, footer[:footerLen], crc64.Update(sum, footer[:2])); err != nil {
-		return fail(err)
-	}
-	w.r += footerLen
-	return w.end()
+	sc.out.buf = sc.out.buf[:mark]
+	sc.note(name, code)
 }
 
 // checkFooter checks what a payload ends with.

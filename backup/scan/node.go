@@ -44,6 +44,7 @@ type node struct {
 	cluster   bool
 	dialect   rdb.Dialect
 	old       bool // expiries are asked for with PTTL and TIME
+	mget      bool // strings may be asked for with MGET
 	dbs       []database
 	functions []byte // of the stream; nil if there are none, or they can't be had
 	unread    string // why functions can't be had
@@ -144,6 +145,10 @@ func (s *Snapshotter) tryCommands(n *node) error {
 				return n.Fail(args[0], err)
 			}
 		}
+	}
+	_, err := try("MGET", probeKey)
+	if n.mget = err == nil; err != nil && !link.IsReply(err) {
+		return n.Fail("MGET", err)
 	}
 	for _, args := range [][]string{{"DUMP", probeKey}, {"SCAN", "0", "COUNT", "1"}, {"MULTI"}, {"EXEC"}} {
 		if _, err := try(args...); err != nil {
@@ -335,6 +340,7 @@ func (n *node) setDialect(version int) error {
 			Hint: "the server is newer than this program, or older than Redis 3.2"}
 	}
 	n.dialect = d
+	n.mget = n.mget && plainStrings(d)
 	return nil
 }
 

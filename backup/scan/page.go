@@ -16,10 +16,12 @@ type page struct {
 	ends  []int
 	next  int  // the first that is not yet asked for
 	open  int  // how many requests are under way for keys of it
-	old   bool // the names were listed before
+	typed bool // the keys are known to be no strings
 }
 
-func (p *page) reset() { p.names, p.ends, p.next, p.open, p.old = p.names[:0], p.ends[:0], 0, 0, false }
+func (p *page) reset() {
+	p.names, p.ends, p.next, p.open, p.typed = p.names[:0], p.ends[:0], 0, 0, false
+}
 
 func (p *page) len() int { return len(p.ends) }
 

@@ -31,6 +31,7 @@ type peer struct {
 	names   []string
 	payload map[string]string
 	expiry  int64 // of each key; -1 for none
+	mget    bool  // MGET is known
 
 	// change may answer a command in another way: then it returns the answer. It is called by one connection at a time.
 	change func(connection int, args []string) string
@@ -149,8 +150,32 @@ func (p *peer) answer(connection int, args []string) string {
 			return bulk(payload)
 		}
 		return "$-1\r\n"
+	case "MGET":
+		if p.mget {
+			answer := fmt.Sprintf("*%d\r\n", len(args)-1)
+			for _, name := range args[1:] {
+				if value, ok := stringOf(p.payload[name]); ok {
+					answer += bulk(value)
+				} else {
+					answer += "$-1\r\n"
+				}
+			}
+			return answer
+		}
 	}
 	return unknown
+}
+
+// stringOf returns the string that a payload holds, if it is one.
+func stringOf(payload string) (string, bool) {
+	if payload == "" || payload[0] != 0 {
+		return "", false
+	}
+	body := payload[1 : len(payload)-10]
+	if body[0] == 0x80 {
+		return body[5:], true
+	}
+	return body[1:], true
 }
 
 // dragonfly returns a peer that answers as Dragonfly did.

@@ -3,6 +3,7 @@ package scan
 import (
 	"context"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,10 +20,11 @@ const (
 	groupKeys   = 64
 )
 
-// A request is what is under way: a SCAN if page is nil, else the keys from, to of a page in one transaction.
+// A request is what is under way: a SCAN if page is nil, else the keys from, to of a page in one transaction, which are asked for as strings or not.
 type request struct {
 	page     *page
 	from, to int
+	strings  bool
 }
 
 // A scanner makes the stream of one part. It is used by one goroutine, which owns it.
@@ -55,6 +57,8 @@ type scanner struct {
 	inFlight int                    // keys
 	window   int                    // how many may be
 	average  float64                // bytes of answers per key
+	strings  float64                // share of the keys
+	others   *page                  // keys that are no strings, and not asked for yet
 	spare    []*page
 
 	first    map[string]byte // type bytes of keys whose values were lost with a connection
@@ -64,6 +68,7 @@ type scanner struct {
 	attempts int             // to connect again, without progress
 	ends     []int           // memory of answerScan
 	refused  []refusal       // memory of answerKeys
+	expiries []int64         // memory of answerStrings
 	waited   time.Duration   // for the server to be ready, since it answered last
 }
 
@@ -172,7 +177,9 @@ func (sc *scanner) fill() error {
 		if !ok {
 			return nil
 		}
-		sc.keys.take(r.to - r.from)
+		if !r.page.typed { // or it was counted before
+			sc.keys.take(r.to - r.from)
+		}
 		sc.ask(r)
 	}
 }
@@ -224,6 +231,10 @@ func (sc *scanner) next() (r request, ok bool) {
 		sc.again = sc.again[1:]
 		return r, true
 	}
+	if sc.others != nil && (len(sc.pages) == 0 || sc.others.len() >= sc.groupSize() || len(sc.others.names) >= maxLine) {
+		sc.pages = slices.Insert(sc.pages, 0, sc.others)
+		sc.others = nil
+	}
 	if len(sc.pages) == 0 {
 		return r, false
 	}
@@ -235,7 +246,7 @@ func (sc *scanner) next() (r request, ok bool) {
 	if sc.node.cluster {
 		n = sameSlot(p, n)
 	}
-	r = request{p, p.next, p.next + n}
+	r = request{p, p.next, p.next + n, sc.node.mget && !p.typed && sc.strings >= manyStrings}
 	p.next += n
 	p.open++
 	if p.next == p.len() {
@@ -273,24 +284,35 @@ func (sc *scanner) ask(r request) {
 	if sc.node.old {
 		out = append(out, "*1\r\n$4\r\nTIME\r\n"...)
 	}
-	for i := r.from; i < r.to; i++ {
-		name := r.page.name(i)
-		if sc.node.old {
-			out = append(out, "*2\r\n$4\r\nPTTL\r\n$"...)
-		} else {
-			out = append(out, "*2\r\n$11\r\nPEXPIRETIME\r\n$"...)
+	if r.strings {
+		out = sc.askStrings(out, r)
+	} else {
+		for i := r.from; i < r.to; i++ {
+			name := r.page.name(i)
+			out = sc.askExpiry(out, name)
+			out = appendArg(append(out, "*2\r\n$4\r\nDUMP\r\n$"...), name)
 		}
-		out = appendArg(out, name)
-		out = appendArg(append(out, "*2\r\n$4\r\nDUMP\r\n$"...), name)
 	}
 	sc.wire.out = append(out, "*1\r\n$4\r\nEXEC\r\n"...)
 	sc.pending = append(sc.pending, r)
 	sc.inFlight += r.to - r.from
 }
 
+func (sc *scanner) askExpiry(out, name []byte) []byte {
+	if sc.node.old {
+		out = append(out, "*2\r\n$4\r\nPTTL\r\n$"...)
+	} else {
+		out = append(out, "*2\r\n$11\r\nPEXPIRETIME\r\n$"...)
+	}
+	return appendArg(out, name)
+}
+
 func appendArg(out, arg []byte) []byte {
-	out = append(strconv.AppendInt(out, int64(len(arg)), 10), "\r\n"...)
-	return append(append(out, arg...), "\r\n"...)
+	return append(append(appendNumber(out, len(arg)), arg...), "\r\n"...)
+}
+
+func appendNumber(out []byte, n int) []byte {
+	return append(strconv.AppendInt(out, int64(n), 10), "\r\n"...)
 }
 
 // answer reads the answer to the first request under way.

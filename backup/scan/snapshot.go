@@ -132,7 +132,7 @@ func (sn *snapshot) start(ctx context.Context, n *node) *stream {
 	st := &stream{sn: sn, out: newOutput(), ctx: inner, cancel: cancel, ended: make(chan struct{})}
 	cfg := sn.s.cfg
 	sc := &scanner{s: sn.s, ctx: inner, node: n, out: st.out, seen: newSeen(cfg.TempDir), keys: newBucket(inner, cfg.KeysPerSecond), info: n.Info,
-		average: 64 << 10, window: 1}
+		average: 64 << 10, window: 1, strings: sn.s.tuning.strings}
 	sc.bytes, sc.lost = newBucket(inner, cfg.BytesPerSecond), sn.lost
 	st.scanner = sc
 	started := clock.System()
@@ -244,7 +244,7 @@ func (sc *scanner) resume(n *node) error {
 		n.Close()
 		return err
 	}
-	n.dialect, n.old, n.dbs = sc.node.dialect, sc.node.old, sc.node.dbs
+	n.dialect, n.old, n.mget, n.dbs = sc.node.dialect, sc.node.old, sc.node.mget, sc.node.dbs
 	sc.connect(n)
 	if err := sc.selectDB(); err != nil {
 		return n.Fail("SELECT", err)

@@ -14,6 +14,7 @@ import (
 
 // The type bytes of values that a stream has in another form than a payload. Facts: rdb-format 3.1, 3.3.13.
 const (
+	codeString        = 0
 	codeHash          = 4
 	codeTemplate      = 29  // a hash with its template, Redis 8.10; in streams the templates are apart
 	codeTemplateArray = 31  // the same, in another form
