@@ -189,12 +189,9 @@ func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 
 // leased does something of which a backup comes while it holds a lease, and takes back what was done if that fails.
 func (n *run) leased(ctx context.Context, name string, do func(ctx context.Context) error) (*catalog.Backup, error) {
-	lease, err := n.cfg.Leaser.Acquire(ctx, name, n.cfg.LeaseTTL)
-	if errors.Is(err, catalog.ErrHeld) {
-		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
-	}
+	lease, err := n.acquire(ctx, n.q.DataStore, name)
 	if err != nil {
-		return nil, fmt.Errorf("taking the lease of data store %s: %w", n.q.DataStore, err)
+		return nil, err
 	}
 	n.lease = lease
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -233,6 +230,24 @@ func (n *run) done(bytes int64) {
 
 func leaseName(dataStore string) string { return "backup-" + dataStore }
 
+// heldPauses are waited for before a lease that is held is taken for one that stays so: a sweep holds it for a moment when a backup has just ended.
+var heldPauses = []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond}
+
+// acquire takes a lease of a data store. While somebody else is at work, the error wraps ErrBusy.
+func (r *Runner) acquire(ctx context.Context, dataStore, name string) (catalog.Lease, error) {
+	for i := 0; ; i++ {
+		lease, err := r.cfg.Leaser.Acquire(ctx, name, r.cfg.LeaseTTL)
+		switch {
+		case err == nil:
+			return lease, nil
+		case !errors.Is(err, catalog.ErrHeld):
+			return nil, fmt.Errorf("taking the lease of data store %s: %w", dataStore, err)
+		case i == len(heldPauses) || clock.Sleep(ctx, heldPauses[i]) != nil:
+			return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+	}
+}
+
 // leaseOf is the lease that who is at work on a backup holds.
 func leaseOf(b *catalog.Backup) string {
 	if b.Kind == catalog.KindCopy {
@@ -247,12 +262,9 @@ func (r *Runner) Alone(ctx context.Context, dataStore string, do func(ctx contex
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, name := range []string{leaseName(dataStore), "copy-" + dataStore} {
-		lease, err := r.cfg.Leaser.Acquire(ctx, name, r.cfg.LeaseTTL)
-		if errors.Is(err, catalog.ErrHeld) {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
-		}
+		lease, err := r.acquire(ctx, dataStore, name)
 		if err != nil {
-			return fmt.Errorf("taking the lease of data store %s: %w", dataStore, err)
+			return err
 		}
 		stop := r.keep(ctx, lease, cancel)
 		defer func() {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -223,6 +225,76 @@ func TestOneAtATime(t *testing.T) {
 	if ready := h.check(t); len(ready) != 2 {
 		t.Errorf("listed: %d backups", len(ready))
 	}
+}
+
+// A sweep that holds the lease for a moment, for a run that ended just then, doesn't make the next run fail.
+func TestHeldForAMoment(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, memstore.New(nil), nil)
+	lease, err := h.catalog.Acquire(t.Context(), "backup-orders", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() {
+		if err := lease.Release(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("releasing: %v", err)
+		}
+	})
+	if _, err := h.runner.Run(t.Context(), request(&source{data: few})); err != nil {
+		t.Error(err)
+	}
+	h.check(t)
+}
+
+// A sweep takes no lease for a run that has ended since it was listed.
+func TestSweepSeesTheEnd(t *testing.T) {
+	t.Parallel()
+	m := memstore.New(nil)
+	h := newHouse(t, m, nil)
+	b, err := h.runner.Run(t.Context(), request(&source{data: few}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := &askedLeaser{Catalog: h.catalog, stale: b.ID}
+	other, err := backup.NewRunner(backup.Config{Store: m, Catalog: asked, Leaser: asked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Sweep(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(asked.names, "backup-orders") || !asked.listed {
+		t.Errorf("leases %q were asked for (listed as running: %v)", asked.names, asked.listed)
+	}
+	h.check(t)
+}
+
+// An askedLeaser is a catalog whose listing of a backup is of the time when it was running.
+type askedLeaser struct {
+	*storecatalog.Catalog
+	stale  catalog.ID
+	listed bool
+	names  []string
+}
+
+func (a *askedLeaser) List(ctx context.Context, q catalog.Query) iter.Seq2[*catalog.Backup, error] {
+	return func(yield func(*catalog.Backup, error) bool) {
+		for b, err := range a.Catalog.List(ctx, catalog.Query{}) {
+			if err == nil && b.ID == a.stale {
+				was := *b
+				was.State, a.listed = catalog.StateRunning, true
+				b = &was
+			}
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+func (a *askedLeaser) Acquire(ctx context.Context, name string, ttl time.Duration) (catalog.Lease, error) {
+	a.names = append(a.names, name)
+	return a.Catalog.Acquire(ctx, name, ttl)
 }
 
 // A run that sleeps past its lease, at any point, can't publish when it wakes up.

@@ -92,6 +92,17 @@ func (r *Runner) Sweep(ctx context.Context, grace time.Duration) (SweepReport, e
 // sweep removes the parts, and after the grace time the record, of something that is no backup.
 func (r *Runner) sweep(ctx context.Context, b *catalog.Backup, before time.Time, rep *SweepReport) error {
 	running, copied := b.State == catalog.StateRunning, b.Kind == catalog.KindCopy
+	if running {
+		// It may have ended since it was listed: the lease of its data store is not taken for nothing, for it keeps others from beginning.
+		now, _, err := r.cfg.Catalog.Get(ctx, b.ID)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		running = now.State == catalog.StateRunning
+	}
 	if running || copied {
 		lease, err := r.cfg.Leaser.Acquire(ctx, leaseOf(b), r.cfg.LeaseTTL)
 		if errors.Is(err, catalog.ErrHeld) {
