@@ -97,7 +97,7 @@ func brokenValue(t *testing.T, rights []string) {
 	populate(t, srv, 1, 32<<20)
 	srv.AddUser(t, "amber", canary, rights...)
 	s := of(t, srv, as("amber"))
-	scan.SetTuning(s, scan.Tuning{Strings: 1})
+	scan.SetTuning(s, scan.Tuning{Strings: true})
 	sn, err := s.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func TestClusterNodes(t *testing.T) {
 			}
 			s := of(t, from, func(c *scan.Config) { c.KeysPerSecond = 500 })
 			if version == "valkey-9.1" {
-				scan.SetTuning(s, scan.Tuning{Strings: 1})
+				scan.SetTuning(s, scan.Tuning{Strings: true})
 			}
 			sn, err := s.Snapshot(t.Context())
 			if err != nil {

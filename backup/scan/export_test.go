@@ -8,7 +8,7 @@ type Tuning struct {
 	Group   int  // keys in a transaction
 	Filter  uint // bits of the number of bits of the filter of names
 	Pauses  []time.Duration
-	Strings float64 // share of strings that is thought in the beginning
+	Strings bool // all keys are thought to be strings in the beginning
 }
 
 // SetTuning changes a Snapshotter. Zero fields leave what is.

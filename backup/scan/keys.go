@@ -290,7 +290,7 @@ func (sc *scanner) answerKey(p *page, i int, now int64) error {
 		return err
 	}
 	if !p.typed {
-		sc.count(head[0] == codeString)
+		sc.likely.learn(name, head[0] == codeString)
 	}
 	if size+2 <= maxLine {
 		return sc.small(name, expiry, int(size))

@@ -30,7 +30,7 @@ const probeKey = "amber:probe"
 
 // advice is what errors say.
 var advice = link.Advice{
-	Rights: "+scan +dump +pexpiretime +pttl +time +multi +exec +select +info +function|dump +readonly ~*",
+	Rights: "+scan +dump +mget +pexpiretime +pttl +time +multi +exec +select +info +function|dump +readonly ~*",
 	Unsupported: "the server doesn't have, or doesn't allow, what a snapshot key by key takes (SCAN, DUMP, PEXPIRETIME or PTTL, MULTI, SELECT): use the service's own " +
 		"export, or another snapshotter",
 	Cut: "the server's log tells why: it was restarted, the connection was killed or idle for longer than timeout, or client-output-buffer-limit for normal " +

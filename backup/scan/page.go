@@ -12,15 +12,32 @@ const (
 
 // A page is the names of an answer to SCAN, or as many others.
 type page struct {
-	names []byte
-	ends  []int
-	next  int  // the first that is not yet asked for
-	open  int  // how many requests are under way for keys of it
-	typed bool // the keys are known to be no strings
+	names   []byte
+	ends    []int
+	next    int  // the first that is not yet asked for
+	open    int  // how many requests are under way for keys of it
+	strings bool // the keys are likely to be strings
+	typed   bool // the keys are known to be no strings
 }
 
-func (p *page) reset() {
-	p.names, p.ends, p.next, p.open, p.typed = p.names[:0], p.ends[:0], 0, 0, false
+func (p *page) reset() { *p = page{names: p.names[:0], ends: p.ends[:0]} }
+
+// keep takes those names out of the page that aren't to be kept.
+func (p *page) keep(is func(name []byte) bool) {
+	from, size, n := 0, 0, 0
+	for _, end := range p.ends {
+		name := p.names[from:end]
+		if is(name) {
+			if size < from {
+				copy(p.names[size:], name)
+			}
+			size += len(name)
+			p.ends[n] = size
+			n++
+		}
+		from = end
+	}
+	p.names, p.ends = p.names[:size], p.ends[:n]
 }
 
 func (p *page) len() int { return len(p.ends) }

@@ -89,9 +89,9 @@ func TestNoMixedPairs(t *testing.T) {
 				return err
 			})
 		}
-		for _, tuning := range []scan.Tuning{{}, {Old: true}, {Strings: 1}, {Old: true, Strings: 1}} {
+		for _, tuning := range []scan.Tuning{{}, {Old: true}, {Strings: true}, {Old: true, Strings: true}} {
 			s := of(t, srv, func(c *scan.Config) {
-				if tuning.Strings == 0 {
+				if !tuning.Strings {
 					as("dumper")(c)
 				}
 			})

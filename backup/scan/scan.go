@@ -18,9 +18,11 @@
 // meanwhile. Changed are keys that had to be read twice, for the connection broke in between, and had another type the second time. Moved are those
 // that a cluster's node answered MOVED or ASK for: they were on their way to another node.
 //
-// Each key costs the server what one DUMP does, which takes memory for the value once more, and the server's only thread for as long as that takes. Where strings are
-// many they are read with MGET instead, up to ten times as cheap for the server, which then neither compresses them nor makes a checksum: on the way to
-// us a string is held by the connection alone, by TLS or the checksums of TCP, and any other value by DUMP's checksum, too.
+// Each key costs the server what one DUMP does, which takes memory for the value once more, and the server's only thread for as long as that takes. What is likely a
+// string, by what keys with such names were before, is read with MGET instead: that costs the server a half to a fifth, for it neither compresses the value nor makes a
+// checksum of it. On the way to us such a string is held by the connection alone, by TLS or the checksums of TCP, and any other value by DUMP's checksum, too. Of Redis 8.6
+// and later and of Dragonfly all is read with DUMP, for there a string may have more than its value.
+//
 // How many keys are asked for at a time follows from how large those before were, so that about 4 MiB of answers are under way. A slow reader makes the
 // server asked for less.
 package scan
@@ -112,8 +114,8 @@ type tuning struct {
 	old     bool // acts as with a server that doesn't know PEXPIRETIME
 	group   int  // keys in a transaction; 0: as many as is good
 	pauses  []time.Duration
-	filter  uint    // bits of the filter of names; 0: as many as is good
-	strings float64 // share of strings that is thought in the beginning
+	filter  uint // bits of the filter of names; 0: as many as is good
+	strings bool // all keys are thought to be strings in the beginning
 }
 
 // pauses are waited for before each attempt to connect again. What comes from the server sets them back.

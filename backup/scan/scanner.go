@@ -57,8 +57,8 @@ type scanner struct {
 	inFlight int                    // keys
 	window   int                    // how many may be
 	average  float64                // bytes of answers per key
-	strings  float64                // share of the keys
-	others   *page                  // keys that are no strings, and not asked for yet
+	likely   likely
+	others   *page // keys that are no strings, and not asked for yet
 	spare    []*page
 
 	first    map[string]byte // type bytes of keys whose values were lost with a connection
@@ -66,7 +66,6 @@ type scanner struct {
 	progress int64           // answers
 	before   int64           // progress when the connection broke last
 	attempts int             // to connect again, without progress
-	ends     []int           // memory of answerScan
 	refused  []refusal       // memory of answerKeys
 	expiries []int64         // memory of answerStrings
 	waited   time.Duration   // for the server to be ready, since it answered last
@@ -205,11 +204,7 @@ func (sc *scanner) fillRest() error {
 	for p.len() < sc.s.cfg.Batch && len(p.names) < maxLine {
 		name, err := sc.rest()
 		if err != nil {
-			if p.len() == 0 {
-				sc.recycle(p)
-			} else {
-				sc.pages = append(sc.pages, p)
-			}
+			sc.list(p)
 			if sc.finished = err == io.EOF; sc.finished {
 				return nil
 			}
@@ -217,7 +212,7 @@ func (sc *scanner) fillRest() error {
 		}
 		p.add(name)
 	}
-	sc.pages = append(sc.pages, p)
+	sc.list(p)
 	return nil
 }
 
@@ -246,7 +241,7 @@ func (sc *scanner) next() (r request, ok bool) {
 	if sc.node.cluster {
 		n = sameSlot(p, n)
 	}
-	r = request{p, p.next, p.next + n, sc.node.mget && !p.typed && sc.strings >= manyStrings}
+	r = request{p, p.next, p.next + n, p.strings}
 	p.next += n
 	p.open++
 	if p.next == p.len() {
@@ -373,27 +368,16 @@ func (sc *scanner) answerScan() error {
 	sc.scanning, sc.cursor, sc.listed = false, cursor, cursor == "0"
 	sc.shift()
 	// Those that may have come before go out of the page.
-	size := 0
-	for i, end := range p.ends {
-		name := p.name(i)
-		isNew, err := sc.seen.pass(name)
-		if err != nil {
-			return sc.node.Fail("tell names apart", err)
+	p.keep(func(name []byte) bool {
+		isNew, e := sc.seen.pass(name)
+		if e != nil {
+			err = e
 		}
-		if isNew {
-			if size < end-len(name) {
-				copy(p.names[size:], name)
-			}
-			size += len(name)
-			sc.ends = append(sc.ends, size)
-		}
+		return isNew
+	})
+	if err != nil {
+		return sc.node.Fail("tell names apart", err)
 	}
-	p.names = p.names[:size]
-	p.ends, sc.ends = sc.ends, p.ends[:0]
-	if len(p.ends) == 0 {
-		sc.recycle(p)
-	} else {
-		sc.pages = append(sc.pages, p)
-	}
+	sc.list(p)
 	return nil
 }

@@ -21,7 +21,7 @@ func TestContents(t *testing.T) {
 		c := srv.Client(t)
 		testserver.Generate(t, c, 300, 1)
 		testserver.LoadFunction(t, c, "amber")
-		for name, tuning := range map[string]scan.Tuning{"as it is": {}, "strings": {Strings: 1}, "old": {Old: true}, "old, strings": {Old: true, Strings: 1}, "names put off": {Filter: 9}, "one by one": {Group: 1, Strings: 1}} {
+		for name, tuning := range map[string]scan.Tuning{"as it is": {}, "strings": {Strings: true}, "old": {Old: true}, "old, strings": {Old: true, Strings: true}, "names put off": {Filter: 9}, "one by one": {Group: 1, Strings: true}} {
 			t.Run(name, func(t *testing.T) {
 				s := of(t, srv, nil)
 				scan.SetTuning(s, tuning)

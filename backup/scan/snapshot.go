@@ -132,8 +132,13 @@ func (sn *snapshot) start(ctx context.Context, n *node) *stream {
 	st := &stream{sn: sn, out: newOutput(), ctx: inner, cancel: cancel, ended: make(chan struct{})}
 	cfg := sn.s.cfg
 	sc := &scanner{s: sn.s, ctx: inner, node: n, out: st.out, seen: newSeen(cfg.TempDir), keys: newBucket(inner, cfg.KeysPerSecond), info: n.Info,
-		average: 64 << 10, window: 1, strings: sn.s.tuning.strings}
+		average: 64 << 10, window: 1}
 	sc.bytes, sc.lost = newBucket(inner, cfg.BytesPerSecond), sn.lost
+	if sn.s.tuning.strings {
+		for i := range sc.likely {
+			sc.likely[i] = 3
+		}
+	}
 	st.scanner = sc
 	started := clock.System()
 	go func() {

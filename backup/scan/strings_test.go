@@ -36,7 +36,7 @@ func (p *peer) version(v uint16) {
 func (p *peer) byMGET(t *testing.T) *scan.Snapshotter {
 	t.Helper()
 	s := p.scanner(t)
-	scan.SetTuning(s, scan.Tuning{Group: 4, Strings: 1, Pauses: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}})
+	scan.SetTuning(s, scan.Tuning{Group: 4, Strings: true, Pauses: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}})
 	return s
 }
 
@@ -108,19 +108,29 @@ func TestStringsByDUMP(t *testing.T) {
 	}
 }
 
-// MGET is asked first when strings are many, and no more when they aren't.
-func TestShareOfStrings(t *testing.T) {
+// What is a string is learned from names that are like it.
+func TestLikelyStrings(t *testing.T) {
 	for name, test := range map[string]struct {
-		strings, want int // of a hundred keys; how many of a thousand are asked for by MGET, about
-	}{"none": {0, 0}, "few": {20, 0}, "half": {50, 800}, "all": {100, 900}} {
+		isString func(i int) bool
+		name     func(i int) string
+		min, max int // how many of a thousand are asked for by MGET
+	}{
+		"none":           {func(int) bool { return false }, func(i int) string { return fmt.Sprint("key", i) }, 0, 0},
+		"all":            {func(int) bool { return true }, func(i int) string { return fmt.Sprint("key", i) }, 950, 1000},
+		"by the name":    {func(i int) bool { return i%3 == 0 }, func(i int) string { return fmt.Sprintf("user:%d:%s", i, []string{"token", "tags", "jobs"}[i%3]) }, 300, 334},
+		"few of a kind":  {func(i int) bool { return i%5 == 0 }, func(i int) string { return fmt.Sprint("key", i) }, 0, 50},
+		"most of a kind": {func(i int) bool { return i%5 > 0 }, func(i int) string { return fmt.Sprint("key", i) }, 900, 1000},
+		"after a while":  {func(i int) bool { return i >= 500 }, func(i int) string { return fmt.Sprint("key", i) }, 440, 500},
+		"no more":        {func(i int) bool { return i < 500 }, func(i int) string { return fmt.Sprint("key", i) }, 450, 560},
+	} {
 		t.Run(name, func(t *testing.T) {
 			p := &peer{payload: map[string]string{}, expiry: -1, mget: true, info: redis7 + "role:master\r\nrun_id:abc\r\ndb0:keys=1000,expires=0\r\n"}
 			byMGET := 0
 			for i := range 1000 {
-				name := fmt.Sprint("key", i)
+				name := test.name(i)
 				p.names = append(p.names, name)
 				p.payload[name] = footer(fmt.Sprintf("\x01\x01\x04%04d", i), 10)
-				if i*37%100 < test.strings {
+				if test.isString(i) {
 					p.payload[name] = footer(fmt.Sprintf("\x00\x04%04d", i), 10)
 				}
 			}
@@ -135,7 +145,7 @@ func TestShareOfStrings(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.holds(t, data, "redis:10")
-			if test.want == 0 && byMGET > 0 || test.want > 0 && (byMGET < test.want-100 || byMGET > test.want+100) {
+			if byMGET < test.min || byMGET > test.max {
 				t.Errorf("%d keys are asked for by MGET", byMGET)
 			}
 		})

@@ -57,7 +57,7 @@ func (b *bench) scan(ctx context.Context, s *source) error {
 	}
 	b.table(rows...)
 	fmt.Fprintf(b.out, "| | keys a second | CPU of the client, µs a key | CPU of the server, µs a key |\n|---|---|---|---|\n%s\n"+
-		"In the client's CPU of backup/scan is also making the RDB and checking each checksum of DUMP; it reads a key's value and expiry in one transaction, and strings, where they are many, with MGET.\n\n", costs)
+		"In the client's CPU of backup/scan is also making the RDB and checking each checksum of DUMP; it reads a key's value and expiry in one transaction, and strings with MGET.\n\n", costs)
 	return nil
 }
 
