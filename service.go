@@ -56,7 +56,8 @@ type Config struct {
 
 	// SourceLimits are what a server may be put to by its backup, as package govern says. The zero value waits for a fork that is running and refuses what can't
 	// go well. SyncBudget is how often a data store may be asked for a snapshot, whoever wants it; the zero value is as often as somebody does. Both are those of
-	// requests that say nothing else. Of a Snapshotter that the host gives only the budget applies; of a cluster the limits are those of each node.
+	// requests that say nothing else. They hold for every snapshot that is taken of an address: manual, automatic and shutdown backups, and the safety backup of
+	// a restore. Of a Snapshotter that the host gives only the budget applies, see BackupRequest.Snapshotter; of a cluster the limits are those of each node.
 	SourceLimits govern.Limits
 	SyncBudget   backup.Budget
 
@@ -156,10 +157,12 @@ type BackupRequest struct {
 	Prefer replica.Prefer
 	// SnapshotOptions say how the snapshot is taken. The zero value finds that out.
 	SnapshotOptions
-	// Snapshotter takes the snapshot in another way.
+	// Snapshotter takes the snapshot in another way. How its source is reached only it knows, so that nobody looks at that source before, or watches
+	// it: of what spares a source the SyncBudget applies to it, and SourceLimits don't. A host that wants them makes it one of package govern, with the Options of
+	// the server.
 	Snapshotter backup.Snapshotter
 
-	// SourceLimits and SyncBudget are those of this backup; nil: those of the Config.
+	// SourceLimits and SyncBudget are those of this backup; nil: those of the Config. The name govern.Budget among what the limits ignore lifts the budget.
 	SourceLimits *govern.Limits
 	SyncBudget   *backup.Budget
 
@@ -195,7 +198,7 @@ func (s *Service) prepare(q *BackupRequest) (do func(ctx context.Context, regist
 	if err != nil {
 		return nil, err
 	}
-	request := backup.Request{Budget: s.budget(q), DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
+	request := backup.Request{Budget: s.budget(q.SourceLimits, q.SyncBudget), DataStore: q.DataStore, Name: q.Name, Description: q.Description, Labels: q.Labels,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Parallel: q.Parallel}
 	if err := request.Validate(); err != nil {
 		return nil, err
@@ -225,7 +228,7 @@ func (s *Service) snapshotter(q *BackupRequest) (backup.Snapshotter, error) {
 		return q.Snapshotter, nil
 	}
 	return newTaker("BackupRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now,
-		limits: s.limits(q), lasted: s.lasted(q.DataStore, q.Store), leave: s.leave})
+		limits: s.limits(q.SourceLimits), lasted: s.lasted(q.DataStore, q.Store), leave: s.leave})
 }
 
 // run makes a backup in a store, whatever it is made of, and tells of it. attempt is that of an automatic backup.

@@ -175,7 +175,7 @@ func (s *Service) shutdownBackup(ctx context.Context, q BackupRequest) error {
 			return fmt.Errorf("its Name: %w", err)
 		}
 	}
-	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{Budget: s.budget(&q), DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
+	_, err = s.run(ctx, at, "backup", 0, q.Progress, backup.Request{Budget: s.budget(q.SourceLimits, q.SyncBudget), DataStore: q.DataStore, Name: name, Description: q.Description, Labels: q.Labels, Kind: catalog.KindShutdown,
 		Snapshotter: snapshotter, Seal: s.seal(q.Recipients), Retain: q.Retain, Parallel: q.Parallel})
 	return err
 }

@@ -24,10 +24,10 @@ func (s *Service) checkSources() error {
 	return nil
 }
 
-// limits are those of a request's source.
-func (s *Service) limits(q *BackupRequest) *govern.Limits {
-	if q.SourceLimits != nil {
-		return q.SourceLimits
+// limits are those of a source, by what a request says of it; nil: nothing.
+func (s *Service) limits(own *govern.Limits) *govern.Limits {
+	if own != nil {
+		return own
 	}
 	return &s.cfg.SourceLimits
 }
@@ -61,13 +61,13 @@ type spared struct{ err error }
 func (e *spared) Error() string   { return e.err.Error() }
 func (e *spared) Unwrap() []error { return []error{backup.ErrSpared, e.err} }
 
-// budget is how often the data store of a request may be asked for a snapshot.
-func (s *Service) budget(q *BackupRequest) backup.Budget {
-	switch limits := s.limits(q); {
-	case slices.Contains(limits.Ignore, govern.Budget):
+// budget is how often a data store may be asked for a snapshot, by what a request says of it.
+func (s *Service) budget(limits *govern.Limits, own *backup.Budget) backup.Budget {
+	switch {
+	case slices.Contains(s.limits(limits).Ignore, govern.Budget):
 		return backup.Budget{}
-	case q.SyncBudget != nil:
-		return *q.SyncBudget
+	case own != nil:
+		return *own
 	}
 	return s.cfg.SyncBudget
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/resp"
 	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/restore"
 	"github.com/amberkv/amber/schedule"
 	"github.com/amberkv/amber/storage/filestore"
 	"github.com/amberkv/amber/storage/memstore"
@@ -254,6 +255,82 @@ func TestCostOfSource(t *testing.T) {
 				t.Errorf("%d runs spared their source, want 1: that of too little memory", spared)
 			}
 		})
+	}
+}
+
+// The safety backup of a restore asks the target, which may be in use, for a snapshot: its limits and its budget are kept as those of any other backup, and
+// what they refuse leaves the target as it is.
+func TestSafetyBackupIsGoverned(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	from, to := testserver.Start(t, "valkey-8.1"), testserver.Start(t, "redis-7.0")
+	testserver.Generate(t, from.Client(t), 50, 1)
+	testserver.Generate(t, to.Client(t), 60, 2)
+	store := memstore.New(nil)
+	service := func(cfg amber.Config) *amber.Service {
+		cfg.Store = store
+		s, err := amber.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	b := take(t, service(amber.Config{}), "orders", from)
+	former := testserver.Snapshot(t, to.Client(t))
+	q := amber.RestoreRequest{Backup: b.ID, To: to.Options(), Conflict: restore.Replace, TargetStore: "staging", Accept: []string{"all"}}
+	tight := govern.Limits{Memory: 1 << 20}
+	refused := func(what string, s *amber.Service, q amber.RestoreRequest, want error) {
+		t.Helper()
+		if _, err := s.Restore(ctx, q); !errors.Is(err, want) || !strings.Contains(err.Error(), "not touched") {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+		if diff := testserver.Diff(former, testserver.Snapshot(t, to.Client(t))); diff != "" {
+			t.Fatalf("%s: the target was touched: %s", what, diff)
+		}
+	}
+	refused("with too little memory", service(amber.Config{SourceLimits: tight}), q, govern.ErrLimit)
+	own := q
+	own.SafetyLimits = &tight
+	refused("with too little memory, by the request", service(amber.Config{}), own, govern.ErrLimit)
+	if n := infoOf(t, to).Int("sync_full"); n != 0 {
+		t.Errorf("the target was asked for %d full syncs, want none", n)
+	}
+
+	// What was spared costs nothing of the budget; the safety backup that is taken does, and the next restore is beyond it.
+	s := service(amber.Config{SourceLimits: tight, SyncBudget: backup.Budget{Syncs: 1, Window: time.Hour}})
+	own.SafetyLimits = &govern.Limits{Latency: time.Minute}
+	rep, err := s.Restore(ctx, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	safety, err := s.Get(ctx, rep.Safety)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := safety.Source.Cost; c == nil || c.Fork <= 0 || c.LatencyBefore <= 0 || c.LatencyDuring <= 0 {
+		t.Errorf("what the safety backup cost the target: %+v", c)
+	}
+	former = testserver.Snapshot(t, to.Client(t))
+	refused("beyond the budget", s, own, backup.ErrBudget)
+	refused("beyond a budget of its own", service(amber.Config{}), amber.RestoreRequest{Backup: b.ID, To: to.Options(), Conflict: restore.Replace, TargetStore: "staging",
+		Accept: []string{"all"}, SafetyBudget: &backup.Budget{Syncs: 1, Window: time.Hour}}, backup.ErrBudget)
+	own.SafetyLimits = &govern.Limits{Ignore: []string{govern.Budget}}
+	if _, err := s.Restore(ctx, own); err != nil {
+		t.Errorf("with the budget ignored: %v", err)
+	}
+	own.SafetyLimits, own.SafetyBudget = &govern.Limits{}, &backup.Budget{}
+	if _, err := s.Restore(ctx, own); err != nil {
+		t.Errorf("with a budget of its own: %v", err)
+	}
+
+	for want, bad := range map[string]amber.RestoreRequest{
+		"amber: RestoreRequest.SafetyLimits: its Latency is negative: -1ns":          {SafetyLimits: &govern.Limits{Latency: -1}},
+		"amber: RestoreRequest.SafetyBudget: its Window is 0s, it has to be above 0": {SafetyBudget: &backup.Budget{Syncs: 1}},
+	} {
+		bad.Backup, bad.To = b.ID, to.Options()
+		if _, err := s.PlanRestore(ctx, bad); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/catalog/reading"
@@ -54,10 +55,14 @@ type RestoreRequest struct {
 	// When data is replaced, it is backed up before, as a backup of kind "safety" of the data store TargetStore; empty: that of
 	// Backup. It is encrypted for Config.Recipients; if Backup is encrypted and there are none of these, the restore is refused.
 	// NoSafetyBackup leaves that out. With a Loader of the caller's there is none either, unless To is set as well.
-	// Safety says how its snapshot is taken; the zero value finds that out.
+	// Safety says how its snapshot is taken; the zero value finds that out. SafetyLimits and SafetyBudget are what the target may be put to for it, as for any
+	// other backup; nil: those of the Config. Where they refuse it the restore is refused, the target wasn't touched, and the error wraps
+	// govern.ErrLimit or backup.ErrBudget.
 	NoSafetyBackup bool
 	TargetStore    string
 	Safety         SnapshotOptions
+	SafetyLimits   *govern.Limits
+	SafetyBudget   *backup.Budget
 
 	// Progress is called about five times a second, from one goroutine at a time. It may be nil.
 	Progress func(Progress)
@@ -168,6 +173,16 @@ func (q *RestoreRequest) checkTarget() error {
 	if err := q.Safety.validate(); err != nil {
 		return fmt.Errorf("amber: RestoreRequest.Safety: %w", err)
 	}
+	if q.SafetyLimits != nil {
+		if err := q.SafetyLimits.Validate(); err != nil {
+			return fmt.Errorf("amber: RestoreRequest.SafetyLimits: %w", err)
+		}
+	}
+	if q.SafetyBudget != nil {
+		if err := q.SafetyBudget.Validate(); err != nil {
+			return fmt.Errorf("amber: RestoreRequest.SafetyBudget: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -191,12 +206,14 @@ func (s *Service) safetyBackup(ctx context.Context, at *place, of *catalog.Backu
 		// Who encrypts backups of this data doesn't expect to find some of it in the store as it is.
 		return "", errors.New("the backup to be restored is encrypted, and this one wouldn't be: set Config.Recipients, or leave the safety backup out")
 	}
-	snapshotter, err := newTaker("RestoreRequest.Safety", taker{from: q.To, prefer: replica.PreferPrimary, options: q.Safety, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now, leave: s.leave})
+	dataStore := cmp.Or(q.TargetStore, of.DataStore)
+	snapshotter, err := newTaker("RestoreRequest.Safety", taker{from: q.To, prefer: replica.PreferPrimary, options: q.Safety, tempDir: s.cfg.TempDir, log: s.cfg.Logger, now: s.cfg.Now,
+		limits: s.limits(q.SafetyLimits), lasted: s.lasted(dataStore, at.Name), leave: s.leave})
 	if err != nil {
 		return "", err
 	}
-	b, err := s.run(ctx, at, "backup", 0, nil, backup.Request{DataStore: cmp.Or(q.TargetStore, of.DataStore), Kind: catalog.KindSafety, Snapshotter: snapshotter, Parallel: q.Safety.Parallel,
-		Description: "what the target held before " + string(of.ID) + " was restored into it"})
+	b, err := s.run(ctx, at, "backup", 0, nil, backup.Request{Budget: s.budget(q.SafetyLimits, q.SafetyBudget), DataStore: dataStore, Kind: catalog.KindSafety,
+		Snapshotter: snapshotter, Parallel: q.Safety.Parallel, Description: "what the target held before " + string(of.ID) + " was restored into it"})
 	if err != nil {
 		return "", fmt.Errorf("%w; without a safety backup the restore works if it is told so", err)
 	}

@@ -164,7 +164,7 @@ func (s job) Backup(ctx context.Context, d schedule.Due) (catalog.ID, error) {
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, d.Policy.Labels)
-	r := backup.Request{Budget: s.budget(q), DataStore: q.DataStore, Name: name, Description: q.Description, Kind: catalog.KindAutomatic, Snapshotter: snapshotter,
+	r := backup.Request{Budget: s.budget(q.SourceLimits, q.SyncBudget), DataStore: q.DataStore, Name: name, Description: q.Description, Kind: catalog.KindAutomatic, Snapshotter: snapshotter,
 		Policy: d.Policy.ID, DueTime: d.Due, Labels: labels, Seal: s.seal(q.Recipients), Parallel: q.Parallel, Registered: d.Registered}
 	b, err := s.run(ctx, at, "backup", d.Attempt, q.Progress, r)
 	switch {

@@ -22,6 +22,9 @@ type limitFlags struct {
 	ignore           []string
 }
 
+// limitNames are what the flags are called.
+var limitNames = []string{"max-rate", "max-latency", "max-latency-for", "max-fork", "source-memory", "max-syncs", "wait-source", "ignore-limit"}
+
 func (f *limitFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.rate, "max-rate", "", "read a snapshot at most so fast, as 50MiB a second")

@@ -42,6 +42,13 @@ func TestLimits(t *testing.T) {
 	}
 	c.run(t, exitDone, args("--max-syncs", "1/1h", "--ignore-limit", "budget")...)
 
+	// They are those of the backup that a restore makes of what it replaces, too.
+	replace := []string{"restore", string(b.ID), "--to", source.URL(), "--replace", "--source-memory", "1MiB"}
+	if _, text = c.run(t, exitFailed, replace...); !strings.Contains(text, "not touched") || !strings.Contains(text, "--ignore-limit memory") {
+		t.Errorf("a limit of what is replaced: %s", text)
+	}
+	c.run(t, exitDone, append(replace, "--ignore-limit", "memory")...)
+
 	for _, bad := range [][]string{{"--max-rate", "fast"}, {"--max-rate", "1KiB"}, {"--max-syncs", "3"}, {"--max-syncs", "0/1h"}, {"--max-syncs", "3/48h"},
 		{"--ignore-limit", "everything"}, {"--max-latency", "-1s"}, {"--wait-source", "-1s"}, {"--source-memory", "-1GiB"}} {
 		want := strings.Trim(bad[1], "-")

@@ -25,6 +25,7 @@ type restoreFlags struct {
 	to                 serverFlags
 	opened             openFlags
 	safety             sealFlags // of the backup of what the target holds
+	limited            limitFlags
 	id, method         string
 	listenCert, lisKey string
 	replace, dryRun    bool
@@ -53,7 +54,8 @@ What the target can't hold, and other things that somebody should agree to, are 
 accepted by their names: --accept field-expiry, or --accept all.
 
 A target that holds data is refused, unless --replace says to let go of all of it, of which a backup is made before, or
---merge says what becomes of keys that both have. If BACKUP is encrypted, that backup has to be as well: --encrypt-to says for whom.
+--merge says what becomes of keys that both have. If BACKUP is encrypted, that backup has to be as well: --encrypt-to says for whom. It keeps the limits of
+any backup, --max-syncs and so on, and if it is refused, so is the restore: --ignore-limit goes on all the same.
 
 With --method feed the server replicates from amberctl for the time of the restore, so it has to reach this machine: --listen and
 --advertise say how, where that is not evident. With --method command it is sent commands, which clusters and managed services need. The
@@ -83,6 +85,9 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 			if err := a.sealing(&f.safety, &cfg); err != nil {
 				return err
 			}
+			if err := f.limited.apply(&cfg); err != nil {
+				return err
+			}
 			svc, done, err := a.service(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -93,6 +98,7 @@ anything, and that there is no such backup is an error.` + backupArg + fmt.Sprin
 	}
 	f.to.add(cmd, "to", "the server that takes the data, or any node of the cluster that does")
 	f.opened.add(cmd)
+	f.limited.add(cmd)
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.safety.encryptTo, "encrypt-to", nil, "with --replace, "+encryptToHelp)
 	flags.StringVar(&f.safety.signKey, "sign-key", "", "with --replace, "+signKeyHelp)
@@ -143,7 +149,7 @@ func (a *app) restoreRequest(cmd *cobra.Command, f *restoreFlags, q *amber.Resto
 	if f.replace {
 		q.Conflict = restore.Replace
 	}
-	for _, name := range []string{"encrypt-to", "sign-key"} {
+	for _, name := range append([]string{"encrypt-to", "sign-key"}, limitNames...) {
 		if cmd.Flags().Changed(name) && (!f.replace || q.NoSafetyBackup) {
 			return usagef("--%s is for the backup that --replace makes of what the target holds", name)
 		}

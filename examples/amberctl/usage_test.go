@@ -90,6 +90,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"verify", store, "a", "--trust", "AAAA"}, "--trust"},
 		{[]string{"verify", store, "a", "--passphrase"}, "AMBER_PASSPHRASE"},
 		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--encrypt-to", somebody}, "--replace"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--max-syncs", "1/1h"}, "--replace"},
+		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--replace", "--max-syncs", "often"}, "often"},
 		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--replace", "--no-safety-backup", "--sign-key", "f"}, "--sign-key"},
 		{[]string{"restore", store, "a", "--to", "redis://127.0.0.1:1", "--identity", "age-secret-key-CANARY"}, "--identity"},
 		{[]string{"usage", store, "--id", "a/b"}, "--id"},
