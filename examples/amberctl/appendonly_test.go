@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -45,9 +46,12 @@ func TestAppendOnly(t *testing.T) {
 			t.Errorf("%d: %+v", i, b)
 		}
 	}
+	if out, _ := c.run(t, exitDone, "import", "--id", "carts", dir); !regexp.MustCompile(` is ready: \S+ keys? and \S+ commands?, `).MatchString(out) {
+		t.Error(out)
+	}
 	id := string(b.ID)
 	c.run(t, exitDone, "verify", id)
-	if out, _ := c.run(t, exitDone, "show", id); !strings.Contains(out, "aof") {
+	if out, _ := c.run(t, exitDone, "show", id); !strings.Contains(out, "aof") || !regexp.MustCompile(`(?m)^Commands +[0-9,]*[1-9]`).MatchString(out) {
 		t.Error(out)
 	}
 	// Nothing is written where it can't be.

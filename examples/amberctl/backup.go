@@ -105,7 +105,7 @@ what a backup took of its server.` + fmt.Sprintf(passwordHelp, "AMBER_FROM_PASSW
 					fmt.Fprintln(w, b.ID)
 					return
 				}
-				fmt.Fprintf(w, "%s is ready: %s, %s stored (%s raw) in %s, %s\n", b.ID, plural(b.Keys, "key"),
+				fmt.Fprintf(w, "%s is ready: %s, %s stored (%s raw) in %s, %s\n", b.ID, contents(b),
 					size(b.StoredBytes), size(b.RawBytes), describeStore(a.store), took(b.Timings.Total))
 			})
 		},

@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/amberkv/amber/catalog"
 )
 
 // size prints bytes for people.
@@ -41,6 +43,15 @@ func plural(n int64, thing string) string {
 		return "1 " + thing
 	}
 	return count(n) + " " + thing + "s"
+}
+
+// contents says what is in a backup.
+func contents(b *catalog.Backup) string {
+	text := plural(b.Keys, "key")
+	if b.Commands > 0 {
+		text += " and " + plural(b.Commands, "command")
+	}
+	return text
 }
 
 // took prints a duration with as many digits as matter.

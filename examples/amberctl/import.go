@@ -106,7 +106,7 @@ starts.`,
 				if f.adopt {
 					stored = "adopted"
 				}
-				fmt.Fprintf(w, "%s is ready: %s, %s %s (%s raw) in %s, %s\n", b.ID, plural(b.Keys, "key"),
+				fmt.Fprintf(w, "%s is ready: %s, %s %s (%s raw) in %s, %s\n", b.ID, contents(b),
 					size(b.StoredBytes), stored, size(b.RawBytes), describeStore(a.store), took(b.Timings.Total))
 			})
 		},

@@ -99,6 +99,9 @@ func show(w io.Writer, b *catalog.Backup) {
 	add("Cost", costText(s.Cost))
 	if b.State == catalog.StateReady {
 		add("Keys", fmt.Sprintf("%s, %s with an expiry", count(b.Keys), count(b.Expires)))
+		if b.Commands > 0 {
+			add("Commands", count(b.Commands)+", to be executed on top of these")
+		}
 		add("Size", fmt.Sprintf("%s stored, %s raw%s", size(b.StoredBytes), size(b.RawBytes), percent(b.StoredBytes, b.RawBytes)))
 		add("Functions", strconv.FormatInt(b.Functions, 10))
 	}
