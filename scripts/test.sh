@@ -16,8 +16,6 @@ run() { go test -count=1 "$@" | { grep --line-buffered -v 'no test files' || tru
 
 all=$(go list ./... ./examples/... ./otelhooks/... ./storage/blobstore/...)
 status=0
-mapfile -t packages < <(grep -Ev "$plain|$partly" <<<"$all")
-run -race "$@" "${packages[@]}" || status=1
 
 # split SELECT OTHERS PATTERN PACKAGE: the tests that SELECT selects by the pattern run with the race detector, the others without.
 split() {
@@ -36,8 +34,11 @@ split() {
   split -run -skip 'TestConnectionBreaks|TestCancelAndCarryOn|TestSlotsMove|TestMergeBesideWriter|TestContractOfCluster' "$@" ./restore/command
   exit $parts
 } &
-both=$!
+parts=$!
+# Beside these go all others, for most tests wait a part of their time.
+mapfile -t packages < <(grep -Ev "$plain|$partly" <<<"$all")
+run -race "$@" "${packages[@]}" || status=1
 mapfile -t packages < <(grep -E "$plain" <<<"$all")
 [ ${#packages[@]} = 0 ] || run "$@" "${packages[@]}" || status=1
-wait $both || status=1
+wait $parts || status=1
 exit $status
