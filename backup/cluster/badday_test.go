@@ -411,7 +411,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Whoever waits for the cluster, or for a shard's new primary, is let go within a second by a cancelled context and by Close, and nothing is left.
+// Whoever waits for the cluster, for a shard's new primary, or for the last look at the slots, is let go within a second by a cancelled context and by Close, and nothing is left.
 func TestCancel(t *testing.T) {
 	c := testserver.StartCluster(t, "valkey-8.1", 2, 0)
 	c.Generate(t, 100, 1)
@@ -471,6 +471,57 @@ func TestCancel(t *testing.T) {
 		t.Errorf("closed while a primary is waited for: %v", err)
 	}
 	within("Open and Close", begin)
+
+	// While the last part is whole, and whether slots have moved isn't known, for a node doesn't answer.
+	nodes[1].Restart(t)
+	c.WaitUp(t)
+	for what, let := range map[string]func(cancel func(), sn backup.Snapshot){
+		"cancelled": func(cancel func(), _ backup.Snapshot) { cancel() },
+		"closed":    func(_ func(), sn backup.Snapshot) { sn.Close() },
+	} {
+		d := &driver{tell: func(_ int, src *catalog.Source) { src.Fuzzy = true }}
+		sn, err := of(t, nodes[0].Options(), replica.PreferExact, d.with(func(c *cluster.Config) { c.SlotWait = time.Hour })).Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sn.Close() })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i, p := range sn.Parts() {
+			last := i == len(sn.Parts())-1
+			d.ended = func(string) {
+				if last {
+					nodes[1].Kill()
+					time.AfterFunc(700*time.Millisecond, func() { let(cancel, sn) }) // while it looks, or between two looks
+				}
+			}
+			r, err := sn.Open(ctx, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(io.Discard, r)
+				read <- err
+			}()
+			select {
+			case err = <-read:
+			case <-time.After(30 * time.Second):
+				t.Fatalf("%s while whether slots have moved is found out: the part is still read", what)
+			}
+			r.Close()
+			want := map[string]error{"cancelled": context.Canceled, "closed": net.ErrClosed}[what]
+			switch {
+			case !last && err != nil:
+				t.Fatal(err)
+			case last:
+				refused(t, what+" while whether slots have moved is found out", err, want, "look for slots that moved")
+			}
+		}
+		sn.Close()
+		nodes[1].Restart(t)
+		c.WaitUp(t)
+	}
 	testserver.Eventually(t, 10*time.Second, "no goroutine is left", func() error {
 		if n := runtime.NumGoroutine(); n > before {
 			return fmt.Errorf("%d instead of %d", n, before)
