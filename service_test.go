@@ -54,7 +54,7 @@ func TestEveryServer(t *testing.T) {
 			ctx := t.Context()
 			from := testserver.Start(t, version)
 			client := from.Client(t)
-			testserver.Generate(t, client, 4000, 7)
+			testserver.Generate(t, client, 1000, 7)
 			testserver.LoadFunction(t, client, "sums")
 			want := testserver.Snapshot(t, client)
 

@@ -161,7 +161,7 @@ func TestWriteLoad(t *testing.T) {
 		if err := c.Do(t.Context(), "DEBUG", "POPULATE", "5000", "big", "4096").Err(); err != nil { // more than sockets hold
 			t.Fatal(err)
 		}
-		stop := testserver.WriteLoad(t, srv.Client(t))
+		stop := testserver.Flood(t, srv.Client(t))
 		writes := func() {
 			t.Helper()
 			from, _ := c.Get(t.Context(), "load:b").Int()

@@ -143,6 +143,7 @@ func (c *Cluster) WriteLoad(t testing.TB) (stop func() int64) {
 			if write(tags[i%len(tags)]) == nil {
 				written++
 			}
+			time.Sleep(loadPause)
 		}
 	}()
 	var once sync.Once

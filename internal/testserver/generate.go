@@ -40,7 +40,19 @@ func LoadFunction(t testing.TB, c *redis.Client, name string) {
 // WriteLoad writes to database 0 until stop is called, which tells how many transactions were done. Each transaction adds
 // one to the counters "load:a" and "load:b" and sets one of the keys "load:0" to "load:999" between: in a snapshot of
 // one moment the two counters are equal. An error of the server ends the load silently, for it may have been killed.
+//
+// There is a pause after each transaction: many tests share the machine, and it is enough that something is written all the time.
 func WriteLoad(t testing.TB, c *redis.Client) (stop func() int64) {
+	return writeLoad(t, c, loadPause)
+}
+
+// Flood is WriteLoad without a pause, for tests to which it matters how much is written.
+func Flood(t testing.TB, c *redis.Client) (stop func() int64) { return writeLoad(t, c, 0) }
+
+// loadPause is how long those who write pause after a transaction.
+const loadPause = 500 * time.Microsecond
+
+func writeLoad(t testing.TB, c *redis.Client, pause time.Duration) (stop func() int64) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int64, 1)
 	go func() {
@@ -57,6 +69,7 @@ func WriteLoad(t testing.TB, c *redis.Client) (stop func() int64) {
 				return
 			}
 			n++
+			time.Sleep(pause)
 		}
 	}()
 	var once sync.Once
