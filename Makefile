@@ -57,7 +57,7 @@ crash: setup servers ## the tests that kill processes, CRASH=10 times
 campaign: setup servers ## every call of a store fails in every way, kills, full disks; schedulers in many processes; and changed files, loaded by real servers: CAMPAIGN=50 times a hundred
 	@CAMPAIGN=1 go test -count=1 -timeout 0 -run 'Campaign|Full|Schedulers|KilledWriters' -v $(TEST) ./internal/chaos ./examples/faults ./schedule/storejournal | grep -v '^=== '
 	@CAMPAIGN=1 go test -count=1 -timeout 0 -run 'TestCrash$$' -v $(TEST) ./examples/amberctl | grep -v '^=== '
-	@go test -count=$(CAMPAIGN) -timeout 0 -run Campaign -v $(TEST) ./rdb | grep -v '^=== '
+	@CAMPAIGN=1 go test -count=$(CAMPAIGN) -timeout 0 -run Campaign -v $(TEST) ./rdb | grep -v '^=== '
 
 cover: setup servers ## test coverage of each package and of all, by all tests
 	@mkdir -p bin

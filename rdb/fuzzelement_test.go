@@ -76,11 +76,28 @@ func describeElement(x *Element) string {
 		x.Kind, x.More, x.Left, x.Field, x.Value, x.Score, x.ExpireAt, x.ID, x.Fields, x.Stream, x.Read, x.Delivered, x.Count, x.Seen, x.Active, x.Index)
 }
 
-// sameElements reads data as elements, whole and in another way: the elements have to be the same. In a stream that is wrong, one may give
-// some more of them before it says so.
+// A whole is what reading data whole gives.
+type whole struct {
+	data  []byte
+	lines []string
+	err   error
+}
+
+func wholeElements(data []byte) *whole {
+	lines, err := elementLines(NewReader(bytes.NewReader(data), nil))
+	return &whole{data, lines, err}
+}
+
+// sameElements reads data as elements, whole and in another way: the elements have to be the same.
 func sameElements(t testing.TB, data []byte, other *Reader) error {
 	t.Helper()
-	want, err := elementLines(NewReader(bytes.NewReader(data), nil))
+	return wholeElements(data).same(t, other)
+}
+
+// same reads the data in another way. In a stream that is wrong, one may give some more elements before it says so.
+func (w *whole) same(t testing.TB, other *Reader) error {
+	t.Helper()
+	data, want, err := w.data, w.lines, w.err
 	got, otherErr := elementLines(other)
 	if (err == io.EOF) != (otherErr == io.EOF) {
 		t.Fatalf("%.2000q: %v; the other way %v", data, err, otherErr)

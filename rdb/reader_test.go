@@ -175,20 +175,26 @@ func TestFragmentation(t *testing.T) {
 	}
 }
 
-// TestFragmentedElements reads fixtures as elements through buffers of every size.
+// TestFragmentedElements reads fixtures as elements through buffers of every size, each fixture through a quarter of them: through all with
+// CAMPAIGN=1.
 func TestFragmentedElements(t *testing.T) {
-	for _, f := range append(fixtures(t, 5<<10), rareFixtures()...) {
+	for i, f := range append(fixtures(t, 5<<10), rareFixtures()...) {
+		want := wholeElements(f.data)
 		for size := smallestBuffer; size < 300; size++ {
+			if !share(size+i, 4) {
+				continue
+			}
 			var src io.Reader = bytes.NewReader(f.data)
 			if size%3 == 0 {
 				src = iotest.OneByteReader(src)
 			}
-			sameElements(t, f.data, newReader(src, nil, size))
+			want.same(t, newReader(src, nil, size))
 		}
 	}
 	for _, f := range fixtures(t, 1<<30) {
+		want := wholeElements(f.data)
 		for _, size := range []int{smallestBuffer, 1000, 5000, 70000} {
-			if err := sameElements(t, f.data, newReader(bytes.NewReader(f.data), nil, size)); err != io.EOF {
+			if err := want.same(t, newReader(bytes.NewReader(f.data), nil, size)); err != io.EOF {
 				t.Errorf("%s: %v", f.name, err)
 			}
 		}

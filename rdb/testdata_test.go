@@ -9,12 +9,25 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/amberkv/amber/internal/crc64"
 )
+
+// campaign tells whether CAMPAIGN=1 asks for all that tests otherwise take a share of, spread over the whole range.
+var campaign = os.Getenv("CAMPAIGN") != ""
+
+// TestMain has garbage collected less often: these tests make much of it and keep little, so that half of their time went there.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
+
+// share picks every n-th of what i counts, all of it with CAMPAIGN=1.
+func share(i, n int) bool { return campaign || i%n == 0 }
 
 // A fixture is a file of testdata.
 type fixture struct {
