@@ -277,15 +277,38 @@ func lockDir() string {
 	return filepath.Join(os.TempDir(), "amber-testserver-"+strconv.Itoa(os.Getuid()))
 }
 
-// FreeAddr returns a host:port on 127.0.0.1 that nobody listens on, for a test that needs a place where no server is.
+// FreeAddr returns a host:port on 127.0.0.1 that nobody listens on, for a test that needs a place where no server is. Nobody who asks this
+// package for a port gets it as long as this process lives.
 func FreeAddr() (string, error) {
+	addr, _, err := HoldAddr()
+	return addr, err
+}
+
+// HoldAddr is FreeAddr for who starts a server of another kind there: release lets go of the port when that server is down for good. Without the
+// lock two servers that start at once could be told the same port, and the one that comes too late would be taken for the other.
+func HoldAddr() (addr string, release func(), err error) {
 	port, lock, err := freePort()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	unlock(lock)
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
+	held.Lock()
+	defer held.Unlock()
+	held.locks[lock] = true // a file that nothing refers to is closed, and a lock ends with its file
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), func() {
+		held.Lock()
+		defer held.Unlock()
+		if held.locks[lock] {
+			delete(held.locks, lock)
+			unlock(lock)
+		}
+	}, nil
 }
+
+// held are the locks of HoldAddr.
+var held = struct {
+	sync.Mutex
+	locks map[*os.File]bool
+}{locks: make(map[*os.File]bool)}
 
 // unlock removes a lock file while it is still held, so that nobody loses a lock by this.
 func unlock(lock *os.File) {

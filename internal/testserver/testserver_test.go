@@ -251,6 +251,50 @@ func TestTakenPortIsNoticed(t *testing.T) {
 	}
 }
 
+// TestHeldPorts: of what asks for ports, nobody is told one that another may still be about to listen on.
+func TestHeldPorts(t *testing.T) {
+	seen := map[string]bool{}
+	ask := func(f func() (string, error)) {
+		t.Helper()
+		addr, err := f()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[addr] {
+			t.Fatalf("%s is given twice", addr)
+		}
+		seen[addr] = true
+	}
+	var releases []func()
+	for range 300 { // of 12,000 ports, so that some of them would surely be the same
+		ask(FreeAddr)
+		ask(func() (string, error) {
+			addr, release, err := HoldAddr()
+			releases = append(releases, release)
+			return addr, err
+		})
+	}
+	locked := func() (n int) {
+		for addr := range seen {
+			_, port, _ := net.SplitHostPort(addr)
+			if _, err := os.Stat(filepath.Join(lockDir(), port)); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	if n := locked(); n != 600 {
+		t.Errorf("%d of 600 ports have a lock", n)
+	}
+	for _, release := range releases {
+		release()
+		release() // does nothing
+	}
+	if n := locked(); n < 300 || n > 350 { // some may have been taken by others since
+		t.Errorf("after 300 of 600 ports were let go, %d have a lock", n)
+	}
+}
+
 // TestMissingServer runs in a process of its own, because it shall fail.
 func TestMissingServer(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestStartsEveryVersion$")

@@ -31,12 +31,14 @@ type Server struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	unwatch func()
+	release func() // lets go of the port
 }
 
 // Close is Kill for the last time.
 func (s *Server) Close() {
 	s.unwatch()
 	s.Kill()
+	s.release()
 }
 
 // Kill ends the server with SIGKILL and waits for its end.
@@ -215,7 +217,7 @@ func endAfter(t testing.TB, s *Server) {
 func launch(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
 	for attempt := 0; ; attempt++ {
 		s, err := try(dir, command)
-		// The port was free a moment ago, but somebody else may have taken it.
+		// The port was free a moment ago, but who doesn't take testserver's locks may have taken it.
 		if err == nil || attempt == 4 {
 			return s, err
 		}
@@ -223,19 +225,20 @@ func launch(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
 }
 
 func try(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
-	addr, err := testserver.FreeAddr()
-	if err != nil {
-		return nil, err
-	}
 	log, err := os.CreateTemp(dir, "server-*.log")
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	s := &Server{Addr: addr, URL: "http://" + addr, Dir: dir, log: log.Name(), cmd: command(addr), exited: make(chan struct{})}
+	addr, release, err := testserver.HoldAddr()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: addr, URL: "http://" + addr, Dir: dir, log: log.Name(), cmd: command(addr), exited: make(chan struct{}), release: release}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
+		release()
 		return nil, fmt.Errorf("starting %s: %w", s.cmd.Path, err)
 	}
 	go func() {
@@ -244,6 +247,7 @@ func try(dir string, command func(addr string) *exec.Cmd) (*Server, error) {
 	}()
 	if s.unwatch, err = watch(s.cmd.Process.Pid); err != nil {
 		s.Kill()
+		release()
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
