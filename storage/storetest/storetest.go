@@ -243,11 +243,8 @@ func (c *check) list(prefix string) []string {
 
 // pattern returns n bytes that depend on seed.
 func pattern(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
 	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(r.Uint32())
-	}
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(data)
 	return data
 }
 
