@@ -68,7 +68,7 @@ func TestStore(t *testing.T) {
 		s := open(t, cfg)
 		where[s] = cfg.Endpoint + " " + cfg.Bucket
 		return s
-	}, &storetest.Options{Locate: func(s storage.Store) string { return where[s] }, Reopen: reopen, Objects: 1050})
+	}, &storetest.Options{Locate: func(s storage.Store) string { return where[s] }, Reopen: reopen, Objects: 1050, Slow: os.Getenv("CAMPAIGN") == ""})
 }
 
 func reopen(location string) (storage.Store, error) {
