@@ -2,6 +2,7 @@ package scan_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,10 +52,16 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// A snapshot that stands still fails its own test, and not all of them at the end of the package's time.
+const (
+	stall = 20 * time.Second // no answer for so long
+	whole = 2 * time.Minute  // for a snapshot from its beginning to its end
+)
+
 // of returns a Snapshotter of a server.
 func of(t *testing.T, srv *testserver.Server, change func(*scan.Config)) *scan.Snapshotter {
 	t.Helper()
-	cfg := scan.Config{Options: srv.Options(), TempDir: t.TempDir(), Logger: logger(t)}
+	cfg := scan.Config{Options: srv.Options(), TempDir: t.TempDir(), StallTimeout: stall, Logger: logger(t)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -78,12 +85,14 @@ func take(t *testing.T, s *scan.Snapshotter) ([]byte, catalog.Source) {
 // try is take for snapshots that may fail.
 func try(t *testing.T, s *scan.Snapshotter) ([]byte, catalog.Source, error) {
 	t.Helper()
-	sn, err := s.Snapshot(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
+	defer cancel()
+	sn, err := s.Snapshot(ctx)
 	if err != nil {
 		return nil, catalog.Source{}, err
 	}
 	defer sn.Close()
-	r, err := sn.Open(t.Context(), sn.Parts()[0])
+	r, err := sn.Open(ctx, sn.Parts()[0])
 	if err != nil {
 		return nil, catalog.Source{}, err
 	}

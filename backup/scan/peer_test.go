@@ -54,8 +54,16 @@ func (p *peer) start(t *testing.T) *redis.Options {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
+	ended := false
+	open := map[net.Conn]bool{}
 	t.Cleanup(func() {
 		l.Close()
+		p.mu.Lock()
+		ended = true
+		for conn := range open {
+			conn.Close() // one that the scan has left would be waited for without end
+		}
+		p.mu.Unlock()
 		wg.Wait()
 	})
 	wg.Go(func() {
@@ -67,10 +75,17 @@ func (p *peer) start(t *testing.T) *redis.Options {
 			p.mu.Lock()
 			p.conns++
 			n := p.conns
+			if ended {
+				conn.Close()
+			}
+			open[conn] = true
 			p.mu.Unlock()
 			wg.Go(func() {
-				defer conn.Close()
 				p.serve(n, conn)
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				conn.Close()
+				delete(open, conn)
 			})
 		}
 	})
@@ -211,7 +226,7 @@ func dragonfly(t *testing.T) *peer {
 // scanner returns a Snapshotter of a peer.
 func (p *peer) scanner(t *testing.T) *scan.Snapshotter {
 	t.Helper()
-	s, err := scan.New(scan.Config{Options: p.start(t), TempDir: t.TempDir(), Batch: 5})
+	s, err := scan.New(scan.Config{Options: p.start(t), TempDir: t.TempDir(), Batch: 5, StallTimeout: stall})
 	if err != nil {
 		t.Fatal(err)
 	}
