@@ -226,7 +226,7 @@ func dragonfly(t *testing.T) *peer {
 // scanner returns a Snapshotter of a peer.
 func (p *peer) scanner(t *testing.T) *scan.Snapshotter {
 	t.Helper()
-	s, err := scan.New(scan.Config{Options: p.start(t), TempDir: t.TempDir(), Batch: 5, StallTimeout: stall})
+	s, err := scan.New(scan.Config{Options: p.start(t), TempDir: t.TempDir(), Batch: 5, StallTimeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +330,9 @@ func TestCuts(t *testing.T) {
 		whole.cuts, whole.limit = whole.conns+1, limit
 		whole.mu.Unlock()
 		data, _, err := try(t, s)
+		if errors.Is(err, backup.ErrStalled) {
+			t.Fatalf("cut after %d bytes: %v", limit, err) // each of the others would stand still for as long
+		}
 		if err != nil {
 			failed++ // before the scan began
 			continue
