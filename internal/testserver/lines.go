@@ -118,8 +118,8 @@ func (l *line) element(item any) (string, error) {
 	case l.Type == "set":
 		return strconv.Quote(list[0].(string)) + " expires", nil
 	case l.Type == "zset":
-		score, err := shortest(list[1].(string))
-		return score + " " + strconv.Quote(list[0].(string)), err
+		score, err := appendShortest(nil, list[1].(string))
+		return string(score) + " " + strconv.Quote(list[0].(string)), err
 	case l.Type == "hash":
 		text := strconv.Quote(list[0].(string)) + " = " + strconv.Quote(list[1].(string))
 		if list[2] != nil {
@@ -132,23 +132,23 @@ func (l *line) element(item any) (string, error) {
 
 // streamText writes what canonicalStream does.
 func streamText(stream map[string]any) (string, error) {
-	var out strings.Builder
+	var out []byte
 	for _, e := range anys(stream["entries"]) {
 		entry := anys(e)
 		if len(entry) != 2 {
 			return "", fmt.Errorf("entry %v", e)
 		}
-		fmt.Fprintf(&out, "%v %q\n", entry[0], entry[1])
+		out = fmt.Appendf(out, "%v %q\n", entry[0], entry[1])
 	}
-	write(&out, "stream", stream, "length", "last-generated-id", "max-deleted-entry-id", "entries-added", "recorded-first-entry-id")
+	out = write(out, "stream", stream, "length", "last-generated-id", "max-deleted-entry-id", "entries-added", "recorded-first-entry-id")
 	for _, g := range byName(stream["groups"]) {
 		g := withPending(g)
-		write(&out, "group", g, "name", "last-delivered-id", "entries-read", "pel-count", "pending")
+		out = write(out, "group", g, "name", "last-delivered-id", "entries-read", "pel-count", "pending")
 		for _, c := range byName(g["consumers"]) {
-			write(&out, "consumer", withPending(c), "name", "seen-time", "pel-count", "pending")
+			out = write(out, "consumer", withPending(c), "name", "seen-time", "pel-count", "pending")
 		}
 	}
-	return out.String(), nil
+	return string(out), nil
 }
 
 // byName sorts groups or consumers as servers do: by the bytes of their names, not by the text of these.
@@ -184,20 +184,17 @@ func vectorSetText(set map[string]any) (string, error) {
 		}
 		var vector []string
 		for _, number := range anys(element[1]) {
-			text, err := shortest(fmt.Sprint(number))
+			text, err := appendShortest(nil, fmt.Sprint(number))
 			if err != nil {
 				return "", err
 			}
-			vector = append(vector, text)
+			vector = append(vector, string(text))
 		}
 		attributes, _ := element[2].(string)
 		lines = append(lines, strconv.Quote(element[0].(string))+" "+strings.Join(vector, ",")+" "+strconv.Quote(attributes))
 	}
 	slices.Sort(lines)
-	var out strings.Builder
-	write(&out, "vectorset", info, "quant-type", "vector-dim", "size", "hnsw-m")
-	out.WriteString(strings.Join(lines, "\n"))
-	return out.String(), nil
+	return string(write(nil, "vectorset", info, "quant-type", "vector-dim", "size", "hnsw-m")) + strings.Join(lines, "\n"), nil
 }
 
 func unescapeAll(v any) any {

@@ -276,7 +276,7 @@ func canonical(typ string, value, more *redis.Cmd, inner []*redis.Cmd) (string, 
 	switch typ {
 	case "string":
 		s, err := value.Text()
-		return strconv.Quote(s), err
+		return string(appendQuoted(nil, s)), err
 	case "list":
 		items, err := value.StringSlice()
 		return quoted(items, false), err
@@ -302,14 +302,12 @@ func canonical(typ string, value, more *redis.Cmd, inner []*redis.Cmd) (string, 
 }
 
 func quoted(items []string, sorted bool) string {
-	lines := make([]string, len(items))
-	for i, s := range items {
-		lines[i] = strconv.Quote(s)
+	var l textLines
+	for _, s := range items {
+		l.text = appendQuoted(l.text, s)
+		l.end()
 	}
-	if sorted {
-		slices.Sort(lines)
-	}
-	return strings.Join(lines, "\n")
+	return l.join(sorted)
 }
 
 func canonicalZset(value *redis.Cmd) (string, error) {
@@ -317,24 +315,27 @@ func canonicalZset(value *redis.Cmd) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lines := make([]string, 0, len(items)/2)
+	var l textLines
 	for i := 0; i+1 < len(items); i += 2 {
-		score, err := shortest(items[i+1])
-		if err != nil {
+		if l.text, err = appendShortest(l.text, items[i+1]); err != nil {
 			return "", err
 		}
-		lines = append(lines, score+" "+strconv.Quote(items[i]))
+		l.text = appendQuoted(append(l.text, ' '), items[i])
+		l.end()
 	}
-	return strings.Join(lines, "\n"), nil
+	return l.join(false), nil
 }
 
-// shortest returns a number's shortest text that reads back as the same double.
-func shortest(number string) (string, error) {
+// appendShortest appends a number's shortest text that reads back as the same double.
+func appendShortest(dst []byte, number string) ([]byte, error) {
+	if n := len(number); n > 0 && n < 6 && number[0] >= '1' && strings.Trim(number, "0123456789") == "" {
+		return append(dst, number...), nil
+	}
 	f, err := strconv.ParseFloat(number, 64)
 	if err != nil {
-		return "", err
+		return dst, err
 	}
-	return strconv.FormatFloat(f, 'g', -1, 64), nil
+	return strconv.AppendFloat(dst, f, 'g', -1, 64), nil
 }
 
 // fieldExpiries asks for the expiry of each field of a hash, a thousand at a time.
@@ -367,14 +368,14 @@ func canonicalHash(value *redis.Cmd, expiries []*redis.Cmd) (string, error) {
 		}
 		at = append(at, batch...)
 	}
-	lines := make([]string, 0, len(items)/2)
+	var l textLines
 	for i := 0; i+1 < len(items); i += 2 {
-		line := strconv.Quote(items[i]) + " = " + strconv.Quote(items[i+1])
+		l.text = appendQuoted(l.text, items[i])
+		l.text = appendQuoted(append(l.text, " = "...), items[i+1])
 		if i/2 < len(at) && at[i/2] >= 0 {
-			line += " expires " + strconv.FormatInt(at[i/2], 10)
+			l.text = strconv.AppendInt(append(l.text, " expires "...), at[i/2], 10)
 		}
-		lines = append(lines, line)
+		l.end()
 	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n"), nil
+	return l.join(true), nil
 }

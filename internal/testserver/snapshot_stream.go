@@ -3,9 +3,6 @@ package testserver
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -13,7 +10,7 @@ import (
 // canonicalStream writes the entries of a stream, and what XINFO STREAM FULL says of its groups: the fields that every
 // version has, in a fixed order.
 func canonicalStream(entries, info *redis.Cmd) (string, error) {
-	var out strings.Builder
+	var out []byte
 	list, err := entries.Slice()
 	if err != nil {
 		return "", err
@@ -23,36 +20,52 @@ func canonicalStream(entries, info *redis.Cmd) (string, error) {
 		if !ok || len(entry) != 2 {
 			return "", fmt.Errorf("XRANGE gave an entry %v", e)
 		}
-		fmt.Fprintf(&out, "%v %q\n", entry[0], entry[1])
+		fields, ok := entry[1].([]any)
+		if !ok {
+			return "", fmt.Errorf("XRANGE gave an entry %v", e)
+		}
+		out = append(appendPlain(out, entry[0]), " ["...)
+		for i, field := range fields {
+			text, ok := field.(string)
+			if !ok {
+				return "", fmt.Errorf("XRANGE gave an entry %v", e)
+			}
+			if i > 0 {
+				out = append(out, ' ')
+			}
+			out = appendQuoted(out, text)
+		}
+		out = append(out, "]\n"...)
 	}
 	all, err := info.Slice()
 	if err != nil {
 		return "", err
 	}
 	stream := pairs(all)
-	write(&out, "stream", stream, "length", "last-generated-id", "max-deleted-entry-id", "entries-added", "recorded-first-entry-id")
+	out = write(out, "stream", stream, "length", "last-generated-id", "max-deleted-entry-id", "entries-added", "recorded-first-entry-id")
 	for _, g := range children(stream, "groups") {
-		write(&out, "group", g, "name", "last-delivered-id", "entries-read", "pel-count", "pending")
+		out = write(out, "group", g, "name", "last-delivered-id", "entries-read", "pel-count", "pending")
 		for _, c := range children(g, "consumers") {
-			write(&out, "consumer", c, "name", "seen-time", "pel-count", "pending")
+			out = write(out, "consumer", c, "name", "seen-time", "pel-count", "pending")
 		}
 	}
-	return out.String(), nil
+	return string(out), nil
 }
 
-func write(out *strings.Builder, what string, m map[string]any, fields ...string) {
-	out.WriteString(what)
+func write(out []byte, what string, m map[string]any, fields ...string) []byte {
+	out = append(out, what...)
 	for _, f := range fields {
-		fmt.Fprintf(out, " %s=%q", f, fmt.Sprint(m[f]))
+		out = append(append(append(out, ' '), f...), '=')
+		out = appendQuoted(out, string(appendPlain(nil, m[f])))
 	}
-	out.WriteByte('\n')
+	return append(out, '\n')
 }
 
 // pairs makes a map of a flat list of names and values, which is what a map is in RESP 2.
 func pairs(list []any) map[string]any {
 	m := make(map[string]any, len(list)/2)
 	for i := 0; i+1 < len(list); i += 2 {
-		m[fmt.Sprint(list[i])] = list[i+1]
+		m[string(appendPlain(nil, list[i]))] = list[i+1]
 	}
 	return m
 }
@@ -92,23 +105,24 @@ func canonicalVectorSet(info, names *redis.Cmd, inner []*redis.Cmd) (string, err
 	if err != nil {
 		return "", err
 	}
-	lines := make([]string, len(list))
+	var l textLines
 	for i, name := range list {
 		vector, err := inner[2*i].StringSlice()
 		if err != nil {
 			return "", err
 		}
+		l.text = append(appendQuoted(l.text, name), ' ')
 		for j, number := range vector {
-			if vector[j], err = shortest(number); err != nil {
+			if j > 0 {
+				l.text = append(l.text, ',')
+			}
+			if l.text, err = appendShortest(l.text, number); err != nil {
 				return "", err
 			}
 		}
 		attributes, _ := inner[2*i+1].Text() // none is no error
-		lines[i] = strconv.Quote(name) + " " + strings.Join(vector, ",") + " " + strconv.Quote(attributes)
+		l.text = appendQuoted(append(l.text, ' '), attributes)
+		l.end()
 	}
-	slices.Sort(lines)
-	var out strings.Builder
-	write(&out, "vectorset", pairs(all), "quant-type", "vector-dim", "size", "hnsw-m")
-	out.WriteString(strings.Join(lines, "\n"))
-	return out.String(), nil
+	return string(write(nil, "vectorset", pairs(all), "quant-type", "vector-dim", "size", "hnsw-m")) + l.join(true), nil
 }
