@@ -16,7 +16,7 @@ func TestContract(t *testing.T) {
 	for _, version := range testserver.All() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			img := sampleOf(t, version, 800)
+			img := sampleOf(t, version, 300)
 			loadertest.Run(t, func(t *testing.T) loadertest.Target {
 				s := testserver.Start(t, version)
 				c := s.Client(t)
@@ -48,7 +48,7 @@ func TestContractOfCluster(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			img := sampleOfCluster(t, version, 2, 800)
+			img := sampleOfCluster(t, version, 2, 300)
 			cluster := testserver.StartCluster(t, version, 3, 0)
 			flush := func(t *testing.T) {
 				for _, s := range cluster.Primaries() {

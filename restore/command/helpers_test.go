@@ -3,12 +3,15 @@ package command
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,20 +80,52 @@ func imageOf(t testing.TB, streams ...[]byte) *image {
 	return &image{backup: b, data: streams}
 }
 
-// sample takes a backup of a new server with keys of every type and a function.
+// A lasting is an image that is made once for all tests.
+type lasting struct {
+	mu  sync.Mutex
+	img *image
+}
+
+var made sync.Map // of *lasting, by what they are
+
+// madeOnce returns a copy of an image, with an ID of its own. It is made when a test asks for it first: tests may change all of it but the bytes and the
+// texts themselves.
+func madeOnce(what string, f func() *image) *image {
+	v, _ := made.LoadOrStore(what, new(lasting))
+	o := v.(*lasting)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.img == nil {
+		o.img = f() // a test that fails in it leaves it to the next
+	}
+	img, b := *o.img, *o.img.backup
+	b.ID = catalog.NewID(time.Now())
+	b.Parts, b.DBs, b.Modules = slices.Clone(b.Parts), slices.Clone(b.DBs), slices.Clone(b.Modules)
+	img.backup, img.data, img.contents, img.functions = &b, slices.Clone(img.data), maps.Clone(img.contents), maps.Clone(img.functions)
+	return &img
+}
+
+// sampleOf takes a backup of a new server with keys of every type and a function.
 func sampleOf(t testing.TB, version string, keys int) *image {
 	t.Helper()
-	s := testserver.Start(t, version)
-	c := s.Client(t)
-	testserver.Generate(t, c, keys, 1)
-	testserver.LoadFunction(t, c, "shop")
-	img := take(t, s)
-	s.Close()
-	return img
+	return madeOnce(fmt.Sprint(version, keys), func() *image {
+		s := testserver.Start(t, version)
+		c := s.Client(t)
+		testserver.Generate(t, c, keys, 1)
+		testserver.LoadFunction(t, c, "shop")
+		img := take(t, s)
+		s.Close()
+		return img
+	})
 }
 
 // sampleOfCluster takes a backup of a new cluster, one part for each primary.
 func sampleOfCluster(t testing.TB, version string, primaries, keys int) *image {
+	t.Helper()
+	return madeOnce(fmt.Sprint(version, primaries, " ", keys), func() *image { return newSampleOfCluster(t, version, primaries, keys) })
+}
+
+func newSampleOfCluster(t testing.TB, version string, primaries, keys int) *image {
 	t.Helper()
 	c := testserver.StartCluster(t, version, primaries, 0)
 	c.Generate(t, keys, 3)

@@ -14,7 +14,7 @@ import (
 // The contract of restore.Loader, on every server, with both ways of replacing data.
 func TestContract(t *testing.T) {
 	for _, version := range testserver.All() {
-		img := sample(t, version, 800)
+		img := sample(t, version, 300)
 		large := *img.backup
 		large.Source.UsedMemory = 256 << 20
 		suite := func(b *catalog.Backup, settings ...string) func(t *testing.T) {
@@ -30,7 +30,7 @@ func TestContract(t *testing.T) {
 							if err := c.FlushAll(t.Context()).Err(); err != nil {
 								t.Fatal(err)
 							}
-							testserver.Generate(t, c, 60, 7)
+							fill(t, c)
 						},
 						Contents: func(t *testing.T) map[string]string {
 							if err := c.Set(t.Context(), "probe", "1", 0).Err(); err != nil {

@@ -3,12 +3,15 @@ package feed
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,16 +69,72 @@ func imageOf(t *testing.T, data []byte) *image {
 	return &image{backup: b, data: data}
 }
 
+// campaign lets tests try all pairs of what they vary. Otherwise each of it occurs, with some of the others.
+var campaign = os.Getenv("CAMPAIGN") != ""
+
+// A lasting is an image that is made once for all tests.
+type lasting struct {
+	mu  sync.Mutex
+	img *image
+}
+
+var made sync.Map // of *lasting, by what they are
+
+// madeOnce returns a copy of an image, with an ID of its own. It is made when a test asks for it first: tests may change all of it but the bytes and the
+// texts themselves.
+func madeOnce(what string, f func() *image) *image {
+	v, _ := made.LoadOrStore(what, new(lasting))
+	l := v.(*lasting)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.img == nil {
+		l.img = f() // a test that fails in it leaves it to the next
+	}
+	img, b := *l.img, *l.img.backup
+	b.ID = catalog.NewID(time.Now())
+	b.Parts, b.DBs, b.Modules = slices.Clone(b.Parts), slices.Clone(b.DBs), slices.Clone(b.Modules)
+	img.backup, img.contents, img.functions = &b, maps.Clone(img.contents), maps.Clone(img.functions)
+	return &img
+}
+
 // sample takes a backup of a new server with keys of every type and a function.
 func sample(t *testing.T, version string, keys int) *image {
 	t.Helper()
-	s := testserver.Start(t, version)
-	c := s.Client(t)
-	testserver.Generate(t, c, keys, 1)
-	testserver.LoadFunction(t, c, "shop")
-	img := take(t, s)
-	s.Close()
-	return img
+	return madeOnce(fmt.Sprint(version, " ", keys), func() *image {
+		s := testserver.Start(t, version)
+		c := s.Client(t)
+		testserver.Generate(t, c, keys, 1)
+		testserver.LoadFunction(t, c, "shop")
+		img := take(t, s)
+		s.Close()
+		return img
+	})
+}
+
+// fill gives a target data of its own: small keys of every type in two databases. What it loses or keeps of them all is up to the server, so that
+// there is no need for more.
+func fill(t *testing.T, c *redis.Client) {
+	t.Helper()
+	for _, db := range []int{0, 9} {
+		_, err := c.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+			p.Do(t.Context(), "SELECT", db)
+			for i := range 10 {
+				name := fmt.Sprint("own:", db, ":", i, ":")
+				p.Set(t.Context(), name+"string", i, 0)
+				p.RPush(t.Context(), name+"list", i, "a", "")
+				p.SAdd(t.Context(), name+"set", i, "a")
+				p.HSet(t.Context(), name+"hash", "field", i)
+				p.ZAdd(t.Context(), name+"zset", redis.Z{Score: 1.5, Member: i})
+				p.XAdd(t.Context(), &redis.XAddArgs{Stream: name + "stream", ID: "1-1", Values: []any{"field", i}})
+				p.ExpireAt(t.Context(), name+"string", time.Unix(4102444800, 0))
+			}
+			p.Do(t.Context(), "SELECT", 0)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // loader makes one for a server; change may be nil.

@@ -19,7 +19,7 @@ func TestTargetKilledWhileLoadingFromDisk(t *testing.T) {
 			img := sample(t, version, 200)
 			s := testserver.Start(t, version, "--loading-process-events-interval-bytes", "1024")
 			c := s.Client(t)
-			testserver.Generate(t, c, 60, 5)
+			fill(t, c)
 			before := state(t, c)
 			img = spool(t, c, img)
 			set(t, c, "key-load-delay", "10000")
@@ -57,7 +57,7 @@ func TestTargetKilled(t *testing.T) {
 			img := sample(t, version, 300)
 			s := testserver.Start(t, version, "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
 			c := s.Client(t)
-			testserver.Generate(t, c, 60, 5)
+			fill(t, c)
 			if err := c.Save(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -99,7 +99,7 @@ func TestCancelWhileLoading(t *testing.T) {
 				s := testserver.Start(t, version, "--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
 				c := s.Client(t)
 				if filled {
-					testserver.Generate(t, c, 60, 5)
+					fill(t, c)
 				}
 				before, contents := state(t, c), testserver.Snapshot(t, c)
 				ctx, cancel := context.WithCancel(t.Context())
@@ -125,13 +125,15 @@ func TestCancelWhileLoading(t *testing.T) {
 // bulky takes a backup of 8 MB, which is more than sockets buffer.
 func bulky(t *testing.T, version string) *image {
 	t.Helper()
-	s := testserver.Start(t, version, "--rdbcompression", "no")
-	if err := s.Client(t).Do(t.Context(), "DEBUG", "POPULATE", "4000", "key", "2000").Err(); err != nil {
-		t.Fatal(err)
-	}
-	img := take(t, s)
-	s.Close()
-	return img
+	return madeOnce(version+" bulky", func() *image {
+		s := testserver.Start(t, version, "--rdbcompression", "no")
+		if err := s.Client(t).Do(t.Context(), "DEBUG", "POPULATE", "4000", "key", "2000").Err(); err != nil {
+			t.Fatal(err)
+		}
+		img := take(t, s)
+		s.Close()
+		return img
+	})
 }
 
 // A load from the target's disk can't be interrupted: that is told after Grace, and what to do.
@@ -142,7 +144,7 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			img := sample(t, version, 200)
 			s := testserver.Start(t, version, "--loading-process-events-interval-bytes", "1024")
 			c := s.Client(t)
-			testserver.Generate(t, c, 60, 5)
+			fill(t, c)
 			img = spool(t, c, img)
 			set(t, c, "key-load-delay", "10000")
 			ctx, cancel := context.WithCancel(t.Context())
@@ -268,7 +270,7 @@ func TestAppendOnly(t *testing.T) {
 			t.Parallel()
 			img := sample(t, version, 60)
 			s := testserver.Start(t, version, "--appendonly", "yes")
-			testserver.Generate(t, s.Client(t), 60, 5)
+			fill(t, s.Client(t))
 			if _, err := loader(t, s, nil).Load(t.Context(), img, replace); err != nil {
 				t.Fatal(err)
 			}

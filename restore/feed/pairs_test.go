@@ -22,7 +22,7 @@ func TestEveryPair(t *testing.T) {
 		"valkey-9.1": {"valkey-9.1"},
 	}
 	for _, from := range testserver.All() {
-		img := sample(t, from, 400)
+		img := sample(t, from, 300)
 		for _, to := range testserver.All() {
 			t.Run(from+"_to_"+to, func(t *testing.T) {
 				t.Parallel()

@@ -113,7 +113,12 @@ func (s suite) reported(t *testing.T, report *restore.Report) {
 // isLoaded compares what the target holds with the source.
 func (s suite) isLoaded(t *testing.T, target Target) {
 	t.Helper()
-	got := target.Contents(t)
+	s.holds(t, target.Contents(t))
+}
+
+// holds compares contents of a target with the source.
+func (s suite) holds(t *testing.T, got map[string]string) {
+	t.Helper()
 	if s.Options.Contents != nil {
 		if diff := differ(s.Options.Contents, got); diff != "" {
 			t.Fatalf("the target holds something else than the source: %s", diff)
@@ -290,12 +295,13 @@ func (s suite) sourceFails(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			target := s.maker(t)
+			before := target.Contents(t)
 			for _, f := range faults {
 				t.Run(f.name, func(t *testing.T) {
 					if filled {
 						target.Fill(t)
+						before = target.Contents(t)
 					}
-					before := target.Contents(t)
 					fault := f.fault
 					fault.Source = s.source
 					_, err := target.Loader.Load(t.Context(), &fault, &restore.Options{Conflict: restore.Replace})
@@ -307,7 +313,7 @@ func (s suite) sourceFails(t *testing.T) {
 							t.Errorf("the error is %v: it doesn't wrap the source's", err)
 						}
 					}
-					s.toldTruth(t, target, before, err)
+					before = s.toldTruth(t, target, before, err)
 				})
 			}
 			// And the target is as good as before.
@@ -319,17 +325,17 @@ func (s suite) sourceFails(t *testing.T) {
 	}
 }
 
-// toldTruth compares what an error says about the target with what is there.
-func (s suite) toldTruth(t *testing.T, target Target, before map[string]string, err error) {
+// toldTruth compares what an error says about the target with what is there, which it returns.
+func (s suite) toldTruth(t *testing.T, target Target, before map[string]string, err error) (now map[string]string) {
 	t.Helper()
-	now := target.Contents(t)
+	now = target.Contents(t)
 	diff := differ(before, now)
 	var partial *restore.PartialError
 	if !errors.As(err, &partial) {
 		if diff != "" {
 			t.Errorf("the target was changed, and the error is no PartialError: %v: %s", err, diff)
 		}
-		return
+		return now
 	}
 	if partial.Target == "" || partial.Err == nil {
 		t.Errorf("the PartialError has target %q and cause %v: both are to be told", partial.Target, partial.Err)
@@ -347,7 +353,7 @@ func (s suite) toldTruth(t *testing.T, target Target, before map[string]string, 
 			t.Errorf("the PartialError says that the target is empty, and it has %d keys", len(now))
 		}
 	case restore.TargetLoaded:
-		s.isLoaded(t, target)
+		s.holds(t, now)
 	case restore.TargetPartial:
 		if len(now) == 0 || diff == "" {
 			t.Errorf("the PartialError says that the target holds a part; it has %d keys, and had %d", len(now), len(before))
@@ -355,6 +361,7 @@ func (s suite) toldTruth(t *testing.T, target Target, before map[string]string, 
 	default:
 		t.Errorf("the PartialError says %q of a target that can be asked", partial.State)
 	}
+	return now
 }
 
 // cancel: Load returns soon, and tells the truth about the target.
