@@ -165,6 +165,7 @@ func TestBetweenServersAndClusters(t *testing.T) {
 
 // A cluster that doesn't serve all slots is refused.
 func TestUncoveredSlots(t *testing.T) {
+	t.Parallel()
 	version := "valkey-9.1"
 	img := sampleOfCluster(t, version, 1, 100)
 	cluster := testserver.StartCluster(t, version, 2, 0)
@@ -184,6 +185,7 @@ func TestUncoveredSlots(t *testing.T) {
 
 // Since Valkey 9 a cluster may have several databases.
 func TestClusterOfManyDatabases(t *testing.T) {
+	t.Parallel()
 	img := sampleOf(t, "valkey-9.1", 300)
 	cluster := testserver.StartCluster(t, "valkey-9.1", 2, 0, "--cluster-databases", "16")
 	for _, maxValue := range []int{0, 1000} {

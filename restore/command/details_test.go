@@ -101,6 +101,7 @@ func TestKeysExpireMeanwhile(t *testing.T) {
 
 // TLS, a password and a cluster whose nodes speak nothing else.
 func TestClusterByTLS(t *testing.T) {
+	t.Parallel()
 	img := sampleOfCluster(t, "redis-8.0", 1, 300)
 	cluster := testserver.StartClusterTLS(t, "redis-8.0", 2, 0, "--requirepass", "CANARY-tls")
 	opts := cluster.Nodes()[1].Options()
@@ -119,6 +120,7 @@ func TestClusterByTLS(t *testing.T) {
 
 // Several parts are restored one after the other; a part that is missing ends the restore, with the truth about the target.
 func TestPartIsMissing(t *testing.T) {
+	t.Parallel()
 	img := sampleOfCluster(t, "valkey-9.1", 3, 300)
 	s := testserver.Start(t, "valkey-9.1")
 	c := s.Client(t)

@@ -119,6 +119,7 @@ func TestBrokenConnection(t *testing.T) {
 
 // TestIntoCluster: commands go to the node that has their keys; those with keys in several slots are split, or end the restore where they can't be.
 func TestIntoCluster(t *testing.T) {
+	t.Parallel()
 	source := testserver.Start(t, "valkey-9.1", "--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
 	c := source.Client(t)
 	w := &workload{r: rand.New(rand.NewPCG(9, 9)), dbs: 1, fields: true, slots: true}
@@ -159,6 +160,7 @@ func TestIntoCluster(t *testing.T) {
 
 // TestSlotsThatMove: a cluster that is moving slots isn't given commands, whose order would be lost.
 func TestSlotsThatMove(t *testing.T) {
+	t.Parallel()
 	cluster := testserver.StartCluster(t, "redis-7.0", 2, 0)
 	slot := testserver.Slot("a")
 	to := cluster.Primaries()[0]
@@ -295,6 +297,7 @@ func TestMarkOutlivesFlushes(t *testing.T) {
 
 // TestDatabasesOfCommands: a target that lacks a database of which only commands tell is refused before it is touched.
 func TestDatabasesOfCommands(t *testing.T) {
+	t.Parallel()
 	b := keep(t, commandsPart(words("SELECT 0"), words("SET a 1"), words("SELECT 5"), words("SET b 1")))
 	few := testserver.Start(t, "redis-7.0", "--databases", "2")
 	cluster := testserver.StartCluster(t, "redis-7.0", 1, 0)

@@ -100,6 +100,7 @@ func TestSamplesAreTaken(t *testing.T) {
 
 // A temporary name has the slot of its key, whatever braces that has.
 func TestTemporaryNames(t *testing.T) {
+	t.Parallel()
 	cluster := testserver.StartCluster(t, "valkey-9.1", 1, 0)
 	c := cluster.Nodes()[0].Client(t)
 	r := &run{tagger: &tagger{}, nonce: "abc"}

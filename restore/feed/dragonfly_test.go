@@ -108,6 +108,7 @@ func TestDragonfly(t *testing.T) {
 
 // A backup of each product, in whatever dialect, becomes what a Dragonfly loads; what it can't hold has to be accepted.
 func TestDragonflyGetsEveryBackup(t *testing.T) {
+	t.Parallel()
 	sources := map[string]*image{}
 	for _, version := range testserver.All() {
 		sources[version] = sample(t, version, 100)
@@ -151,6 +152,7 @@ func TestDragonflyGetsEveryBackup(t *testing.T) {
 
 // Whatever ends the transfer, it is told to stop, and gets no second one, which would take its data away again and again.
 func TestDragonflyBreaksOff(t *testing.T) {
+	t.Parallel()
 	img := forDragonfly(t, sample(t, "redis-7.0", 400))
 	size := int64(len(img.data))
 	late, cancel := context.WithCancel(t.Context())
@@ -258,6 +260,7 @@ func TestImpostorOfDragonfly(t *testing.T) {
 
 // Dragonfly leaves out what has expired when it gets there. That is no loss, and anything more is.
 func TestDragonflyLeavesOutTheExpired(t *testing.T) {
+	t.Parallel()
 	s := testserver.Start(t, "redis-8.0")
 	c := s.Client(t)
 	for _, args := range [][]any{

@@ -282,6 +282,7 @@ func TestSelectionNeedsLess(t *testing.T) {
 
 // The shards of a cluster become one server, of another product and version.
 func TestClusterIntoOneServer(t *testing.T) {
+	t.Parallel()
 	cluster := testserver.StartCluster(t, "redis-8.0", 3, 0)
 	cluster.Generate(t, 300, 1)
 	var parts []*image
