@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-plain='/amber$|/(catalog/retention|storage|storage/seal|storage/storetest|storage/blobstore/(gcsstore|azurestore))$'
+plain='/amber$|/(catalog|catalog/(catalogtest|retention)|schedule/journaltest|storage|storage/seal|storage/storetest|storage/blobstore/(gcsstore|azurestore))$'
 plain+='|/(rdb|examples|internal/(archtest|bench|chaos|crc64|distinct|extsort|intset|lzf|listpack|lz4frame|redact|testserver|ziplist|zipmap))(/|$)'
 partly='/(backup|backup/dumpfile|backup/scan|restore|restore/command|restore/feed)$'
 
