@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -181,19 +180,23 @@ func (c *check) put(key string, data []byte) {
 }
 
 // get reads an object.
-func (c *check) get(key string) ([]byte, error) {
+func (c *check) get(key string) ([]byte, error) { return c.getAbout(key, 0) }
+
+// getAbout reads an object that may have n bytes, for which there is room at once.
+func (c *check) getAbout(key string, n int) ([]byte, error) {
 	r, err := c.store.Open(c.ctx, key, 0, -1)
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(r)
-	return data, errors.Join(err, r.Close())
+	data := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead))
+	_, err = data.ReadFrom(r)
+	return data.Bytes(), errors.Join(err, r.Close())
 }
 
 // holds checks that an object is there with these bytes, by Open, Stat and List.
 func (c *check) holds(key string, want []byte) {
 	c.Helper()
-	got, err := c.get(key)
+	got, err := c.getAbout(key, len(want))
 	c.need("reading "+key, err)
 	if !bytes.Equal(got, want) {
 		c.broken("%s should have the %d bytes %.40q, and has the %d bytes %.40q", key, len(want), want, len(got), got)
