@@ -204,13 +204,7 @@ func read(ctx context.Context, s storage.Store, key string, off, n int64) ([]byt
 
 func pattern(n int) []byte {
 	data := make([]byte, n)
-	r := rand.New(rand.NewPCG(uint64(n), 1))
-	for i := 0; i+8 <= n; i += 8 {
-		v := r.Uint64()
-		for k := range 8 {
-			data[i+k] = byte(v >> (8 * k))
-		}
-	}
+	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}).Read(data)
 	return data
 }
 

@@ -29,7 +29,7 @@ func open(t *testing.T, bucket *blob.Bucket, opts *blobstore.Options) *blobstore
 func TestMemory(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storage.Store {
 		return open(t, memblob.OpenBucket(nil), &blobstore.Options{Exclusive: true, Ordered: true})
-	}, &storetest.Options{InProcess: true, Objects: 2500}) // which is three pages
+	}, &storetest.Options{InProcess: true, Objects: 2100, Slow: !long}) // which is three pages
 }
 
 // TestDirectory: gocloud's directories make no exclusive creates and don't list in order. Their files with metadata are left out: a reader can
@@ -57,7 +57,8 @@ func TestDirectory(t *testing.T) {
 			}
 			return blobstore.New(bucket, nil)
 		},
-		Objects: 2500,
+		Objects: 1050,
+		Slow:    !long,
 	})
 }
 

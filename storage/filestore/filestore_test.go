@@ -32,6 +32,8 @@ func TestStore(t *testing.T) {
 	}, &storetest.Options{
 		Locate: func(s storage.Store) string { return dirs[s] },
 		Reopen: func(dir string) (storage.Store, error) { return filestore.New(dir, nil) },
+		// There are no pages here, but a system gives the names of a directory in blocks, of some hundred names.
+		Objects: 1500,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -200,7 +201,7 @@ func TestSuiteOverFaults(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, func(t *testing.T) storage.Store {
 				return retry.New(alternating(memstore.New(nil), mode), &retry.Options{Wait: 10 * time.Microsecond, Attempts: 1000, Hold: 16 << 20})
-			}, &storetest.Options{InProcess: true, Objects: 1500})
+			}, &storetest.Options{InProcess: true, Objects: 1500, Slow: os.Getenv("CAMPAIGN") == ""})
 		})
 	}
 }

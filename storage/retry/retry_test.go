@@ -1,6 +1,7 @@
 package retry_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -21,7 +22,8 @@ func TestInMemory(t *testing.T) {
 // With so little held nearly every object is handed on.
 func TestHoldingNothing(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) storage.Store { return retry.New(memstore.New(nil), &retry.Options{Hold: 1}) }, &storetest.Options{InProcess: true})
+	storetest.Run(t, func(t *testing.T) storage.Store { return retry.New(memstore.New(nil), &retry.Options{Hold: 1}) },
+		&storetest.Options{InProcess: true, Objects: 1000, Slow: os.Getenv("CAMPAIGN") == ""})
 }
 
 func TestInDirectory(t *testing.T) {
@@ -39,5 +41,5 @@ func TestInDirectory(t *testing.T) {
 		}
 		dirs[s] = dir
 		return s
-	}, &storetest.Options{Locate: func(s storage.Store) string { return dirs[s] }, Reopen: open, Objects: 200})
+	}, &storetest.Options{Locate: func(s storage.Store) string { return dirs[s] }, Reopen: open, Objects: 200, Slow: os.Getenv("CAMPAIGN") == ""})
 }
