@@ -216,7 +216,7 @@ func (c *check) client(i int) catalog.Catalog {
 }
 
 func putNewRace(c *check) {
-	for round := range 15 {
+	for round := range c.rounds(15) {
 		b := backup("orders", round, allStates[round%2])
 		version := func(i int) *catalog.Backup { v := *b; v.Keys = int64(i); return &v }
 		won := c.winner(race(16, func(i int) error {
@@ -230,7 +230,7 @@ func putNewRace(c *check) {
 func putNextRace(c *check) {
 	b := backup("orders", 1, catalog.StateRunning)
 	rev := c.put(b, "")
-	for range 20 {
+	for range c.rounds(20) {
 		version := func(i int) *catalog.Backup { v := *b; v.Keys = int64(i); v.State = allStates[i%3]; return &v }
 		revs := make([]catalog.Revision, 16)
 		won := c.winner(race(16, func(i int) (err error) {
@@ -416,7 +416,7 @@ func deletes(c *check) {
 }
 
 func deleteRace(c *check) {
-	for round := range 15 {
+	for round := range c.rounds(15) {
 		b := backup("orders", round, catalog.StateRunning)
 		rev := c.put(b, "")
 		ready := as(b, catalog.StateReady)
@@ -455,7 +455,7 @@ func deleteForGood(c *check) {
 }
 
 func deleteShowsNothingOlder(c *check) {
-	for round := range 15 {
+	for round := range c.rounds(15) {
 		b := backup("orders", round, catalog.StateReady)
 		rev := c.put(as(b, catalog.StateRunning), "")
 		rev = c.put(b, rev)

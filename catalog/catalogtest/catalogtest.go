@@ -28,6 +28,10 @@ type Options struct {
 	// Corrupt damages the manifest of a backup where the catalog keeps it, by changing some of its bytes. Nil means that
 	// this can't happen to the catalog.
 	Corrupt func(t *testing.T, c catalog.Catalog, id catalog.ID)
+
+	// Slow says that every call takes a while: what is done again and again, in the hope of meeting a rare order of events, is done a
+	// third as often, and pages are looked at after fewer changes.
+	Slow bool
 }
 
 // A Clock is a clock that only moves when it is told to. It is safe for use by several goroutines.
@@ -163,6 +167,14 @@ type check struct {
 	leaser, otherLeaser catalog.Leaser
 	rule                string
 	opts                *Options
+}
+
+// rounds returns how often to do what is worth doing n times.
+func (c *check) rounds(n int) int {
+	if c.opts.Slow {
+		return n / 3
+	}
+	return n
 }
 
 // broken reports a broken rule and ends the subtest.

@@ -132,7 +132,7 @@ func pageFresh(c *check) {
 			c.is("Delete", cat.Delete(c.ctx, all[one].ID, revs[all[one].ID]), nil)
 			all = slices.Delete(all, one, one+1)
 		}
-		if n%4 == 3 {
+		if every := 80 / c.rounds(20); n%every == every-1 {
 			c.paged(catalog.Query{States: allStates}, 1+random.IntN(50))
 			c.paged(catalog.Query{States: allStates[:1]}, 100)
 			c.paged(catalog.Query{States: allStates[2:], Kinds: []catalog.Kind{catalog.KindManual}}, 100)

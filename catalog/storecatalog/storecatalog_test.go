@@ -1,6 +1,7 @@
 package storecatalog_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func newest(t *testing.T, s storage.Store, id catalog.ID) string {
 	return key
 }
 
-func runSuite(t *testing.T, open func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store)) {
+func runSuite(t *testing.T, slow bool, open func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store)) {
 	clock := catalogtest.NewClock()
 	stores := map[catalog.Catalog]storage.Store{}
 	again := map[catalog.Catalog]func(t *testing.T) storage.Store{}
@@ -66,6 +67,7 @@ func runSuite(t *testing.T, open func(t *testing.T) (storage.Store, func(t *test
 		return c, c
 	}, &catalogtest.Options{
 		Clock: clock,
+		Slow:  slow,
 		Another: func(t *testing.T, c catalog.Catalog) (catalog.Catalog, catalog.Leaser) {
 			other := newCatalog(t, again[c](t), clock.Now)
 			return other, other
@@ -85,14 +87,14 @@ func runSuite(t *testing.T, open func(t *testing.T) (storage.Store, func(t *test
 }
 
 func TestInMemory(t *testing.T) {
-	runSuite(t, func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
+	runSuite(t, false, func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
 		s := memstore.New(nil)
 		return s, func(*testing.T) storage.Store { return s }
 	})
 }
 
 func TestInDirectory(t *testing.T) {
-	runSuite(t, func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
+	runSuite(t, os.Getenv("CAMPAIGN") == "", func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
 		dir := t.TempDir()
 		return openFile(t, dir), func(t *testing.T) storage.Store { return openFile(t, dir) }
 	})
