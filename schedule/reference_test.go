@@ -22,8 +22,8 @@ type reference struct {
 func (r *reference) due(location *time.Location, from, to time.Time, step time.Duration) []int64 {
 	var out []int64
 	read := func(t time.Time) time.Time {
-		l := t.In(location)
-		return time.Date(l.Year(), l.Month(), l.Day(), l.Hour(), l.Minute(), l.Second(), 0, time.UTC)
+		_, offset := t.In(location).Zone()
+		return time.Unix(t.Unix()+int64(offset), 0).UTC()
 	}
 	t := from.Add(-27 * time.Hour).Truncate(step) // no clock is set back by more than a day
 	high := read(t)                               // all that the clock has read until now is before it, or is it
