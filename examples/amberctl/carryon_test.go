@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/internal/teststore"
 	"github.com/amberkv/amber/restore"
 )
 
@@ -18,7 +19,7 @@ func TestKilledRestoreCarriesOn(t *testing.T) {
 	small := testserver.Start(t, "valkey-9.1")
 	set(t, small, "a", "1")
 	other := c.backUp(t, small)
-	testserver.Generate(t, s.Client(t), 12000, 10)
+	testserver.Generate(t, s.Client(t), 3000, 10)
 	id := c.backUp(t, s)
 	want := testserver.Snapshot(t, s.Client(t))
 
@@ -28,27 +29,34 @@ func TestKilledRestoreCarriesOn(t *testing.T) {
 		if how != nil {
 			set(t, target, "of its own", "x")
 		}
-		args := append([]string{"restore", id, "--to", target.URL(), "--method", "command"}, how...)
+		// So slow that no restore ends before it is killed.
+		proxy := teststore.StartProxy(t, target.Addr)
+		proxy.Slow(2 << 20)
+		to := "redis://" + proxy.Addr
+		args := append([]string{"restore", id, "--to", to, "--method", "command"}, how...)
 		// In the middle of its writing, and then whenever, which may be before it writes.
-		enough := 1 + rand.Int64N(2000)
+		enough := 1 + rand.Int64N(1000)
 		p := c.start(t, program, nil, args...)
 		for how != nil && how[0] == "--replace" && client.Exists(t.Context(), "of its own").Val() == 1 {
-			time.Sleep(200 * time.Microsecond)
+			time.Sleep(time.Millisecond)
 		}
 		for client.DBSize(t.Context()).Val() <= enough {
-			time.Sleep(200 * time.Microsecond)
+			time.Sleep(time.Millisecond)
 		}
 		p.Process.Kill()
 		if p.wait(t, patience); !p.killed() {
 			t.Fatalf("%v: it ended before it was killed: %s", how, p.stderr.String())
 		}
+		proxy.Reset() // what it had sent and is still on its way
 		p = c.start(t, program, nil, args...)
 		time.Sleep(rand.N(60 * time.Millisecond))
 		p.Process.Kill()
 		if p.wait(t, patience); !p.killed() {
 			t.Fatalf("%v: it ended within 60 ms: %s", how, p.stderr.String())
 		}
-		if _, stderr := c.run(t, exitFailed, "restore", other, "--to", target.URL(), "--method", "command", "--merge", "skip"); !strings.Contains(stderr, id) {
+		proxy.Reset()
+		proxy.Heal()
+		if _, stderr := c.run(t, exitFailed, "restore", other, "--to", to, "--method", "command", "--merge", "skip"); !strings.Contains(stderr, id) {
 			t.Errorf("%v: another backup over it: %s", how, stderr)
 		}
 		rep := parse[restore.Report](t, c, exitDone, append(args, "--compare", "all")...)

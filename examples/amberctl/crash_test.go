@@ -214,10 +214,11 @@ func (c *ctl) backUpAfterLease(t *testing.T, args []string) (id string) {
 	return id
 }
 
-// slowServer starts a server that takes its time to send a snapshot: about as many milliseconds as it has keys.
-func slowServer(t *testing.T, keys int) *testserver.Server {
+// slowServer starts a server that takes about so long to send a snapshot.
+func slowServer(t *testing.T, takes time.Duration) *testserver.Server {
 	t.Helper()
-	s := testserver.Start(t, crashVersion, "--rdb-key-save-delay", "1000")
+	const keys = 500
+	s := testserver.Start(t, crashVersion, "--rdb-key-save-delay", fmt.Sprint((takes / keys).Microseconds()))
 	testserver.Generate(t, s.Client(t), keys, 9)
 	return s
 }
@@ -235,7 +236,7 @@ func (p *process) transferring(t *testing.T) {
 
 func TestTwoAtOnce(t *testing.T) {
 	t.Parallel()
-	c, s := newCtl(t), slowServer(t, 2500)
+	c, s := newCtl(t), slowServer(t, 2*time.Second)
 	args := []string{"backup", "--from", s.URL(), "--id", "orders"}
 	both := []*process{c.start(t, program, nil, args...), c.start(t, program, nil, args...)}
 	var winners []string
@@ -267,7 +268,7 @@ func TestTwoAtOnce(t *testing.T) {
 // A process that is paused past its lease and wakes up late can't publish, and leaves nothing.
 func TestPausedPastLease(t *testing.T) {
 	t.Parallel()
-	c, s := newCtl(t), slowServer(t, 1500)
+	c, s := newCtl(t), slowServer(t, 1500*time.Millisecond)
 	late := c.start(t, program, nil, "backup", "--from", s.URL(), "--id", "orders", "--lease-ttl", "3s")
 	late.transferring(t)
 	if err := late.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -290,7 +291,7 @@ func TestInterrupt(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, s := newCtl(t), slowServer(t, 20000)
+			c, s := newCtl(t), slowServer(t, 20*time.Second)
 			p := c.start(t, program, nil, "backup", "--from", s.URL(), "--id", "orders")
 			p.transferring(t)
 			if err := p.Process.Signal(signal); err != nil {
@@ -312,9 +313,10 @@ func TestInterrupt(t *testing.T) {
 func TestInterruptRestore(t *testing.T) {
 	t.Parallel()
 	c, s := newCtl(t), testserver.Start(t, crashVersion)
-	testserver.Generate(t, s.Client(t), 20000, 10)
+	testserver.Generate(t, s.Client(t), 2000, 10)
 	id := c.backUp(t, s)
-	target := testserver.Start(t, crashVersion, "--key-load-delay", "1000")
+	// It would load for 20 s, and looks at its connections now and then.
+	target := testserver.Start(t, crashVersion, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "4096")
 	testserver.Generate(t, target.Client(t), 10, 11)
 	p := c.start(t, program, nil, "restore", id, "--to", target.URL(), "--replace")
 	testserver.Eventually(t, patience, "the target loads", func() error {

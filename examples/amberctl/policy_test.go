@@ -260,7 +260,7 @@ func TestScheduleRun(t *testing.T) {
 // A daemon that is killed in the midst of a backup is taken over within the lease time: there is one backup of the due time, and nothing is left over.
 func TestScheduleRunTakenOver(t *testing.T) {
 	t.Parallel()
-	c, s := newCtl(t), slowServer(t, 3000)
+	c, s := newCtl(t), slowServer(t, 3*time.Second)
 	c.overdue(t, schedule.Policy{ID: "orders-policy", DataStore: "orders"})
 	args := []string{"schedule", "run", "--source", "orders=" + s.URL(), "--lease-ttl", "3s"}
 	dead := c.start(t, program, nil, args...)
@@ -313,7 +313,7 @@ func TestScheduleRunTakenOver(t *testing.T) {
 // The second signal ends all at once, in the midst of a backup that the first one left its time.
 func TestScheduleRunTwoSignals(t *testing.T) {
 	t.Parallel()
-	c, s := newCtl(t), slowServer(t, 20000)
+	c, s := newCtl(t), slowServer(t, 20*time.Second)
 	c.overdue(t, schedule.Policy{ID: "orders-policy", DataStore: "orders"})
 	p := c.start(t, program, nil, "schedule", "run", "--source", "orders="+s.URL(), "--grace", "10m")
 	testserver.Eventually(t, patience, "a backup has begun", func() error {
