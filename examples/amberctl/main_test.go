@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -29,7 +28,6 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	os.Exit(func() int {
 		// Nothing of the machine's own configuration of the clouds has a part in the tests.
 		for _, e := range os.Environ() {
@@ -53,13 +51,9 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		// Most of these tests wait for leases to end, not for a processor.
-		asked := false
-		flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
-		if !asked {
-			if err := flag.Set("test.parallel", "8"); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
+		if err := testserver.MoreAtOnce(8); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
 		}
 		return m.Run()
 	}())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/internal/chaos"
+	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/internal/teststore"
 	"github.com/amberkv/amber/schedule"
 	"github.com/amberkv/amber/schedule/journaltest"
@@ -30,6 +31,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if err := testserver.MoreAtOnce(8); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }

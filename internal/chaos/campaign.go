@@ -66,7 +66,7 @@ type Campaign struct {
 	Data []byte
 	// Operations are those that are tried, by name; empty: all.
 	Operations []string
-	// Full tries every kind of fault at every call. Else each call fails in one way, which Turn chooses.
+	// Full tries every kind of fault at every call. Else each call fails in one way, which Turn chooses: with one turn after the other all ways at all calls have theirs.
 	Full bool
 	Turn int
 	// Every leaves out all but each so-many-th call; 0: none is left out.
@@ -137,7 +137,7 @@ func (c *Campaign) run(t *testing.T, s *scene, op func() *Operation, used map[st
 				continue
 			}
 			if !c.Full {
-				jobs = append(jobs, job{fit[(call+c.Turn)%len(fit)], o, call})
+				jobs = append(jobs, job{fit[(call+c.Turn/max(c.Every, 1))%len(fit)], o, call})
 				continue
 			}
 			for _, k := range fit {

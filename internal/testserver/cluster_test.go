@@ -60,6 +60,7 @@ func TestSlotIsThatOfTheServer(t *testing.T) {
 func TestClusterWithReplicasAndPassword(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			c := StartCluster(t, version, 3, 1, "--requirepass", "p w")
 			client := c.Client(t)
 			for i := range 100 {
@@ -112,6 +113,7 @@ func TestClusterWithReplicasAndPassword(t *testing.T) {
 }
 
 func TestClusterTLS(t *testing.T) {
+	t.Parallel()
 	c := StartClusterTLS(t, "valkey-9.1", 2, 1)
 	client := c.Client(t)
 	for i := range 50 {
@@ -211,6 +213,7 @@ func TestSlotOnItsWay(t *testing.T) {
 }
 
 func TestClusterNodeComesBack(t *testing.T) {
+	t.Parallel()
 	c := StartCluster(t, "valkey-9.1", 3, 0)
 	node := c.Primaries()[1]
 	first, _ := c.share(1)
@@ -241,6 +244,7 @@ func TestClusterNodeComesBack(t *testing.T) {
 func TestGeneratedClusterHoldsWhatOneServerDoes(t *testing.T) {
 	for _, version := range []string{"redis-8.0", "valkey-9.1"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			one := Start(t, version, "--databases", "1")
 			c := StartCluster(t, version, 3, 0)
 			Generate(t, one.Client(t), 300, 7)
@@ -254,6 +258,7 @@ func TestGeneratedClusterHoldsWhatOneServerDoes(t *testing.T) {
 }
 
 func TestArgumentsOfClusterWin(t *testing.T) {
+	t.Parallel()
 	c := StartCluster(t, "redis-8.0", 1, 0, "--cluster-node-timeout", "700", "--databases", "1")
 	reply, err := c.Nodes()[0].Client(t).ConfigGet(t.Context(), "cluster-node-timeout").Result()
 	if err != nil || reply["cluster-node-timeout"] != "700" {

@@ -7,6 +7,7 @@ package testserver
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"strconv"
 	"strings"
@@ -191,6 +192,18 @@ func Program(t testing.TB, version, name string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// MoreAtOnce lets so many tests of a package run at the same time, unless the command line says how many. TestMain calls it where the tests wait most of their
+// time: for servers, leases and what is slow on purpose.
+func MoreAtOnce(tests int) error {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if asked {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(tests))
 }
 
 // Eventually calls f until it returns nil, and fails the test with its last error when that takes longer than limit.

@@ -20,9 +20,20 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+func TestMain(m *testing.M) {
+	if err := MoreAtOnce(4); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
 func eachVersion(t *testing.T, f func(t *testing.T, version string)) {
 	for _, v := range All() {
-		t.Run(v, func(t *testing.T) { f(t, v) })
+		t.Run(v, func(t *testing.T) {
+			t.Parallel()
+			f(t, v)
+		})
 	}
 }
 
