@@ -204,7 +204,8 @@ func TestScheduleRun(t *testing.T) {
 	for _, id := range []string{"orders", "carts", "lost"} {
 		c.overdue(t, schedule.Policy{ID: id + "-policy", DataStore: id})
 	}
-	p := c.start(t, program, nil, "schedule", "run", "--source", "orders="+orders.URL(), "--sources", file, "--on-shutdown", "--tidy-every", "1m")
+	p := c.start(t, program, nil, "schedule", "run", "--source", "orders="+orders.URL()+" method=save save-store=file://"+orders.Dir, "--sources", file, "--on-shutdown",
+		"--tidy-every", "1m")
 	testserver.Eventually(t, patience, "something became of all due times", func() error {
 		if out := p.stdout.String(); strings.Count(out, "\n") < 3 {
 			return errors.New(out + p.stderr.String())
@@ -250,6 +251,10 @@ func TestScheduleRun(t *testing.T) {
 	kinds := map[string]int{}
 	for _, b := range parse[[]listed](t, c, exitDone, "list") {
 		kinds[b.DataStore+" "+string(b.Kind)]++
+		shown := parse[catalog.Backup](t, c, exitDone, "show", string(b.ID))
+		if want := map[string]string{"orders": "save", "carts": "replica"}[b.DataStore]; shown.Source.Method != want {
+			t.Errorf("a backup of %s was taken by method %s, not %s", b.DataStore, shown.Source.Method, want)
+		}
 	}
 	if kinds["orders automatic"] < 1 || kinds["carts automatic"] < 1 || kinds["orders shutdown"] != 1 || kinds["carts shutdown"] != 1 {
 		t.Errorf("the backups are %v", kinds)

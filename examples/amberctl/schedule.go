@@ -59,6 +59,7 @@ can say how long backups are kept; dbfilename names the backups, and there is on
 they are kept, if neither --store nor AMBER_STORE is given; and the server is reached at its port with its password, if there is no --source.` + fmt.Sprintf(passwordHelp, "AMBER_SOURCE_PASSWORD"),
 		Example: `  amberctl schedule run --source orders=redis://db:6379 --source 'carts=redis://db2:6379 @/run/secrets/carts'
   amberctl schedule run --sources /etc/amber/sources --grace 10m
+  amberctl schedule run --source 'orders=redis://db:6379 method=save save-store=file:///mnt/redis'
   amberctl schedule run --flagfile dragonfly.flags --source orders=redis://localhost:6379`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -85,10 +86,11 @@ they are kept, if neither --store nor AMBER_STORE is given; and the server is re
 			case f.id != "" || f.zone != "":
 				return usagef("--id and --time-zone go with --flagfile; policies have their own")
 			}
-			src, err := a.sources(&f.sources)
+			src, err := a.sources(cmd.Context(), &f.sources)
 			if err != nil {
 				return err
 			}
+			defer src.close()
 			return a.runSchedules(cmd.Context(), &f, src, flags)
 		},
 	}

@@ -110,10 +110,12 @@ func TestSourceFlags(t *testing.T) {
 		{backup("--sync-command", "h:1=a", "--sync-command", "h:1=b"), "--sync-command names h:1 twice"},
 		{backup("--sync-command", "h:1="), `--sync-command "h:1=": the name is empty`},
 		{schedule("orders=" + from + " method=x"), `data store orders: method "x": it can be auto, replica, flows, save or scan`},
-		{schedule("orders=" + from + " method=save"), "data store orders: method save is for single backups: 'amberctl backup --save-store'"},
+		{schedule("orders=" + from + " method=save"), "data store orders: method=save needs save-store=: say where the files appear that the server saves, as in save-store=file:///mnt/redis"},
+		{schedule("orders=" + from + " save-name=x.rdb"), "data store orders: save-name= goes with save-store="},
+		{schedule("orders=" + from + " method=save save-store=mem:"), "data store orders: save-store: a store in memory ends with this command: name one that keeps what it gets"},
 		{schedule("orders=" + from + " method=scan method=scan"), "data store orders: method= is there twice"},
 		{schedule("orders=" + from + " prefer=x"), `data store orders: prefer "x": it can be replica, primary or exact`},
-		{schedule("orders=" + from + " what"), "data store orders: behind the URL only @FILE can follow, which holds its password, and method=, prefer=, group= and sync-command="},
+		{schedule("orders=" + from + " what"), "data store orders: behind the URL only @FILE can follow, which holds its password, and method=, prefer=, group=, sync-command=, save-store= and save-name="},
 	} {
 		_, stderr := runAlone(t, exitUsage, test.args...)
 		if !strings.Contains(stderr, test.want+"\n") && !strings.Contains(stderr, test.want+". ") {

@@ -7,12 +7,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/backup/dumpfile"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/storage"
 )
 
 // sourceFlags say how each of several data stores is reached.
@@ -27,7 +30,7 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 	f.server.flag = "source"
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.list, "source", nil, "a data store, as 'orders=redis://user@db:6379', or rediss:// for TLS; ' @FILE' behind it names the file of its password, "+
-		"and method=, prefer=, group= and sync-command= say what the flags of 'amberctl backup' do; repeatable")
+		"and method=, prefer=, group=, sync-command=, save-store= and save-name= say what the flags of 'amberctl backup' do; repeatable")
 	flags.StringVar(&f.file, "sources", "", "file with a line like that for each data store; it is read anew for each backup")
 	flags.StringVar(&f.prefer, "prefer", "replica", "who sends the snapshot: a replica in sync if there is one, the primary, or exact(ly) the server of the URL")
 	f.server.addTLS(cmd)
@@ -39,6 +42,9 @@ type sources struct {
 	flags  *sourceFlags
 	prefer replica.Prefer
 	fixed  map[string]sourced // of --source
+
+	mu    sync.Mutex
+	saves map[string]storage.StoreCloser // of save-store=, by their URLs; until close
 }
 
 // Sourced is how one data store is reached, and its snapshot taken.
@@ -46,10 +52,12 @@ type sourced struct {
 	server serverFlags
 	prefer replica.Prefer
 	take   amber.SnapshotOptions
+
+	saveStore, saveName string
 }
 
 // sources checks the flags, and the file if there is one.
-func (a *app) sources(f *sourceFlags) (*sources, error) {
+func (a *app) sources(ctx context.Context, f *sourceFlags) (*sources, error) {
 	s := &sources{app: a, flags: f, fixed: map[string]sourced{}}
 	var err error
 	if s.prefer, err = preferred(f.prefer); err != nil {
@@ -68,12 +76,40 @@ func (a *app) sources(f *sourceFlags) (*sources, error) {
 		return nil, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(all)) {
-		server := all[id].server
-		if _, err := a.options(&server); err != nil {
+		if _, err := s.how(ctx, all[id]); err != nil {
+			s.close()
 			return nil, fmt.Errorf("data store %s: %w", id, err)
 		}
 	}
 	return s, nil
+}
+
+// close closes what was opened to take snapshots.
+func (s *sources) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, store := range s.saves {
+		store.Close()
+	}
+	s.saves = nil
+}
+
+// saveStore returns the store where files appear that a server saves, opened once.
+func (s *sources) saveStore(ctx context.Context, where string) (storage.Store, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if store := s.saves[where]; store != nil {
+		return store, nil
+	}
+	store, err := openStore(ctx, where)
+	if err != nil {
+		return nil, fmt.Errorf("save-store: %w", err)
+	}
+	if s.saves == nil {
+		s.saves = map[string]storage.StoreCloser{}
+	}
+	s.saves[where] = store
+	return store, nil
 }
 
 // parse reads ID=URL, and what follows: @FILE, and how the snapshot is taken. No error quotes what may be a password.
@@ -108,9 +144,6 @@ func (s *sources) parse(text, where string, into map[string]sourced) error {
 			src.server.passwordFile = value
 		case "method":
 			src.take.Method, err = methodOf("method", value)
-			if err == nil && src.take.Method == amber.SnapshotSave {
-				err = fmt.Errorf("method save is for single backups: 'amberctl backup --save-store'")
-			}
 		case "prefer":
 			if src.prefer, err = preferred(value); err != nil {
 				err = fmt.Errorf("prefer %q: it can be replica, primary or exact", value)
@@ -119,8 +152,12 @@ func (s *sources) parse(text, where string, into map[string]sourced) error {
 			src.take.Group = value
 		case "sync-command":
 			commands = append(commands, value)
+		case "save-store":
+			src.saveStore = value
+		case "save-name":
+			src.saveName = value
 		default:
-			return fmt.Errorf("%s: data store %s: behind the URL only @FILE can follow, which holds its password, and method=, prefer=, group= and sync-command=", where, id)
+			return fmt.Errorf("%s: data store %s: behind the URL only @FILE can follow, which holds its password, and method=, prefer=, group=, sync-command=, save-store= and save-name=", where, id)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: data store %s: %w", where, id, err)
@@ -129,6 +166,12 @@ func (s *sources) parse(text, where string, into map[string]sourced) error {
 	var err error
 	if src.take.SyncCommand, src.take.SyncCommands, err = syncCommands("sync-command", commands); err != nil {
 		return fmt.Errorf("%s: data store %s: %w", where, id, err)
+	}
+	switch {
+	case src.take.Method == amber.SnapshotSave && src.saveStore == "":
+		return fmt.Errorf("%s: data store %s: method=save needs save-store=: say where the files appear that the server saves, as in save-store=file:///mnt/redis", where, id)
+	case src.saveStore == "" && src.saveName != "":
+		return fmt.Errorf("%s: data store %s: save-name= goes with save-store=", where, id)
 	}
 	if _, twice := into[id]; twice {
 		return fmt.Errorf("%s: data store %s is there twice", where, id)
@@ -166,7 +209,7 @@ func (s *sources) all() (map[string]sourced, error) {
 }
 
 // request says how a data store is reached, as amber.Config.DataStores does.
-func (s *sources) request(_ context.Context, dataStore string) (amber.BackupRequest, error) {
+func (s *sources) request(ctx context.Context, dataStore string) (amber.BackupRequest, error) {
 	all, err := s.all()
 	if err != nil {
 		return amber.BackupRequest{}, err
@@ -175,6 +218,16 @@ func (s *sources) request(_ context.Context, dataStore string) (amber.BackupRequ
 	if !ok {
 		return amber.BackupRequest{}, fmt.Errorf("nothing says how data store %s is reached: add --source %s=URL, or a line to the file of --sources", dataStore, dataStore)
 	}
-	options, err := s.app.options(&src.server)
-	return amber.BackupRequest{From: options, Prefer: src.prefer, SnapshotOptions: src.take}, err
+	return s.how(ctx, src)
+}
+
+// how says how a data store is backed up.
+func (s *sources) how(ctx context.Context, src sourced) (q amber.BackupRequest, err error) {
+	q = amber.BackupRequest{Prefer: src.prefer, SnapshotOptions: src.take}
+	if q.From, err = s.app.options(&src.server); err != nil || src.saveStore == "" {
+		return q, err
+	}
+	store, err := s.saveStore(ctx, src.saveStore)
+	q.Save = &dumpfile.SaveConfig{Store: store, Name: src.saveName}
+	return q, err
 }
