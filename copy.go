@@ -27,7 +27,8 @@ type CopyRequest struct {
 	From        *redis.Options
 	Prefer      replica.Prefer
 	Snapshotter backup.Snapshotter
-	// SnapshotOptions say how the snapshot of From is taken. The zero value finds that out.
+	// SnapshotOptions say how the snapshot of From is taken. The zero value finds that out. A copy has no limits that spare its source, and no budget: a host that
+	// wants limits gives a Snapshotter of package govern.
 	SnapshotOptions
 	// To is the server that takes the data, or any node of the cluster that does. Required.
 	To *redis.Options
