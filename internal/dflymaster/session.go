@@ -196,6 +196,12 @@ func (s *session) sync() []byte {
 		s.end()
 		return Hangup
 	}
+	// A connection may have been closed meanwhile: who ends the session waits for what was begun before, and after that nothing is.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == ended {
+		return Hangup
+	}
 	for _, a := range s.flows {
 		s.static.Go(func() {
 			rest := a.flow.Static[min(head, len(a.flow.Static)):]
