@@ -21,7 +21,7 @@ import (
 
 // After a BGSAVE that failed, nothing more is asked of the server, unless that is said to be ignored.
 func TestLastSave(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 0, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		c := srv.Client(t)
 		testserver.Generate(t, c, 50, 1)
@@ -57,7 +57,7 @@ func TestLastSave(t *testing.T) {
 
 // What is written while the snapshot is taken matters only where it is kept for us.
 func TestOutputBuffer(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 1, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version, "--client-output-buffer-limit", "replica 1mb 0 0", "--repl-backlog-size", "16kb")
 		c := srv.Client(t)
 		if err := c.Do(t.Context(), "DEBUG", "POPULATE", "2000", "big", "4096").Err(); err != nil {
@@ -114,7 +114,7 @@ func TestForkTime(t *testing.T) {
 
 // A server that doesn't let us see is taken as it is.
 func TestFewRights(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 0, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		testserver.Generate(t, srv.Client(t), 20, 1)
 		for _, rights := range [][]string{{"+psync", "+replconf"}, {"+psync", "+replconf", "+info"}, {"+psync", "+replconf", "+ping"}} {
@@ -205,7 +205,7 @@ func begin(t *testing.T, s backup.Snapshotter) (backup.Snapshot, io.ReadCloser) 
 
 // A server that answers too slowly for too long has the snapshot given up, and its peace.
 func TestTooSlow(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 1, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		big(t, srv)
 		s, l := governed(t, srv, func(c *govern.Config) {

@@ -21,7 +21,7 @@ import (
 )
 
 func TestLoading(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 0, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		testserver.Generate(t, srv.Client(t), 300, 1)
 		srv.AddUser(t, "x", canary, "+psync", "+replconf")
@@ -47,7 +47,7 @@ func TestLoading(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 1, func(t *testing.T, version string) {
 		srv := testserver.StartTLS(t, version, "--tls-auth-clients", "yes", "--requirepass", canary)
 		c := srv.Client(t)
 		testserver.Generate(t, c, 200, 1)
@@ -105,7 +105,7 @@ func TestTLS(t *testing.T) {
 
 // A server that is killed while it sends, its child too.
 func TestKilled(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 0, func(t *testing.T, version string) {
 		for _, args := range [][]string{nil, {"--repl-diskless-sync", "no"}} {
 			srv := testserver.Start(t, version, append(args, "--rdb-key-save-delay", "20000")...) // six seconds in all
 			testserver.Generate(t, srv.Client(t), 300, 1)
@@ -138,7 +138,7 @@ func TestKilled(t *testing.T) {
 
 // A saving child that fails makes the server end the connection.
 func TestChildFails(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 1, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version, "--rdb-key-save-delay", "20000")
 		c := srv.Client(t)
 		testserver.Generate(t, c, 300, 1)
@@ -153,7 +153,7 @@ func TestChildFails(t *testing.T) {
 
 // The connection is cut somewhere in the snapshot.
 func TestCutConnection(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 0, func(t *testing.T, version string) {
 		for _, mode := range modes[:2] {
 			srv := testserver.Start(t, version, mode.args...)
 			testserver.Generate(t, srv.Client(t), 300, 1)
@@ -191,7 +191,7 @@ func TestCutConnection(t *testing.T) {
 
 // A reader that is slower than the server holds it up; nothing grows here, and nothing there but what is written meanwhile.
 func TestSlowReader(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	someServers(t, 1, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version, "--rdbcompression", "no")
 		c := srv.Client(t)
 		if err := c.Do(t.Context(), "DEBUG", "POPULATE", "10000", "key", "4096").Err(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,16 @@ import (
 
 // All returns the versions that there are, oldest first within a product.
 func All() []string { return []string{"redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1"} }
+
+// Half returns two of the versions, one of each product, for tests that hardly depend on the version: with turn 0 the oldest and the newest, with
+// turn 1 the others. Those of a package take turns, so that each version occurs. With CAMPAIGN=1 in the environment it returns all.
+func Half(turn int) []string {
+	all := All()
+	if os.Getenv("CAMPAIGN") != "" {
+		return all
+	}
+	return []string{all[turn], all[len(all)-1-turn]}
+}
 
 // Start starts a server of its own for a test, in a temporary directory and on a free port of 127.0.0.1, and ends it with
 // the test. When the test failed, the end of the server's log is added to its output. See Launch for the arguments.
