@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,9 @@ func campaign(t *testing.T, prepare func(t *testing.T, h *house), do func(ctx co
 // campaignOf is campaign with some of the modes.
 func campaignOf(t *testing.T, modes map[string]storetest.Mode, prepare func(t *testing.T, h *house), do func(ctx context.Context, h *house) error, after func(t *testing.T, h *house, err error),
 	again ...func(t *testing.T, h *house)) {
+	// Each round makes houses with buffers that are garbage after it: collecting that less often saves a third of the time.
+	usual := debug.SetGCPercent(400)
+	t.Cleanup(func() { debug.SetGCPercent(usual) })
 	var injected atomic.Int64
 	t.Cleanup(func() { t.Logf("%d faults were injected", injected.Load()) })
 	for _, op := range allOps {
@@ -80,7 +84,7 @@ func campaignOf(t *testing.T, modes map[string]storetest.Mode, prepare func(t *t
 	}
 }
 
-var small = snapshotOf(300, 3000)
+var small = snapshotOf(100, 2000)
 
 func TestStoreFails(t *testing.T) {
 	campaign(t, func(*testing.T, *house) {},
