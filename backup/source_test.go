@@ -20,6 +20,13 @@ import (
 func snapshotOf(n, size int) []byte {
 	var b bytes.Buffer
 	b.WriteString("REDIS0010\xfe\x00")
+	values := make([][]byte, min(n, 256)) // so many differ
+	for i := range values {
+		values[i] = make([]byte, size)
+		for j := range size {
+			values[i][j] = byte(i*7 + j*j>>3)
+		}
+	}
 	for i := range n {
 		key := fmt.Sprintf("key:%08d", i)
 		b.WriteByte(0)
@@ -27,11 +34,7 @@ func snapshotOf(n, size int) []byte {
 		b.WriteString(key)
 		b.WriteByte(0x80)
 		b.Write(binary.BigEndian.AppendUint32(nil, uint32(size)))
-		value := bytes.Repeat([]byte{0}, size)
-		for j := range value {
-			value[j] = byte(i*7 + j*j>>3)
-		}
-		b.Write(value)
+		b.Write(values[i%len(values)])
 	}
 	b.WriteByte(0xff)
 	return binary.LittleEndian.AppendUint64(b.Bytes(), crc64.Checksum(b.Bytes()))

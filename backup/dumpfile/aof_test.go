@@ -72,7 +72,7 @@ func contents(t testing.TB, sr backup.Snapshotter) (map[string]string, error) {
 }
 
 func TestAOFContract(t *testing.T) {
-	commands := strings.Repeat(command("SET", "k", strings.Repeat("x", 1000)), 3000)
+	commands := strings.Repeat(command("SET", "k", strings.Repeat("x", 1000)), 1000)
 	check := func(t *testing.T, p backup.Part, r io.Reader) {
 		if c, err := catalog.Inspect(r, nil); err != nil || (c.Dialect == catalog.DialectAOF) != strings.HasSuffix(p.Name, ".aof") {
 			t.Error(c, err)

@@ -19,7 +19,7 @@ import (
 
 // A snapshot is of one moment while clients write, and every key is as a server says that loads the file itself.
 func TestSaveWriteLoad(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	otherServers(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		c := srv.Client(t)
 		testserver.Generate(t, c, 200, 1)
@@ -123,7 +123,7 @@ func TestSaveWhileSaving(t *testing.T) {
 
 // While the append-only file is rewritten a save is scheduled.
 func TestSaveWhileRewriting(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	otherServers(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
 		slow(t, srv, 100, 3000)
 		do(t, srv, "BGREWRITEAOF")
@@ -185,7 +185,7 @@ func TestSaveFails(t *testing.T) {
 
 // A disk without room, or a directory that is gone.
 func TestSaveDiskFull(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	otherServers(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version, "--enable-protected-configs", "local")
 		dir := t.TempDir()
 		full := syscall.Mount("none", dir, "tmpfs", 0, "size=64k") == nil

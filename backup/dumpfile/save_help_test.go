@@ -29,8 +29,10 @@ import (
 const canary = "CANARY-5ave-secret"
 
 // eachServer runs a test against every version.
-func eachServer(t *testing.T, f func(t *testing.T, version string)) {
-	for _, version := range testserver.All() {
+func eachServer(t *testing.T, f func(t *testing.T, version string)) { servers(t, testserver.All(), f) }
+
+func servers(t *testing.T, versions []string, f func(t *testing.T, version string)) {
+	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			f(t, version)
@@ -38,13 +40,14 @@ func eachServer(t *testing.T, f func(t *testing.T, version string)) {
 	}
 }
 
-// someServers runs a test against the oldest Redis and the newest Valkey, and against every version with CAMPAIGN=1.
+// someServers runs a test against the oldest Redis and the newest Valkey, otherServers against the two between, and both against every version
+// with CAMPAIGN=1.
 func someServers(t *testing.T, f func(t *testing.T, version string)) {
-	eachServer(t, func(t *testing.T, version string) {
-		if all := testserver.All(); os.Getenv("CAMPAIGN") == "1" || version == all[0] || version == all[len(all)-1] {
-			f(t, version)
-		}
-	})
+	servers(t, testserver.Half(0), f)
+}
+
+func otherServers(t *testing.T, f func(t *testing.T, version string)) {
+	servers(t, testserver.Half(1), f)
 }
 
 // A logBook keeps what was logged, and fails the test if the password is in it.

@@ -74,7 +74,7 @@ func TestSaveToBackup(t *testing.T) {
 }
 
 func TestSaveConformance(t *testing.T) {
-	eachServer(t, func(t *testing.T, version string) {
+	otherServers(t, func(t *testing.T, version string) {
 		start := func() *testserver.Server {
 			srv := testserver.Start(t, version)
 			do(t, srv, "DEBUG", "POPULATE", 60, "key", 50)
