@@ -87,7 +87,7 @@ func (sc *scanner) answerKeys(r request) error {
 		return sc.settle(r)
 	}
 	for i := r.from; i < r.to; i++ {
-		if err := sc.answerKey(r.page, i, now); err != nil {
+		if err := sc.answerKey(r.page.name(i), i, now); err != nil {
 			return err
 		}
 		sc.answered()
@@ -251,8 +251,8 @@ func (sc *scanner) wait(step string, err error) error {
 }
 
 // answerKey reads what a transaction says of one key, and writes the key.
-func (sc *scanner) answerKey(p *page, i int, now int64) error {
-	w, name := sc.wire, p.name(i)
+func (sc *scanner) answerKey(name []byte, i int, now int64) error {
+	w := sc.wire
 	expiry, err := w.want(resp.Integer)
 	failed := err != nil
 	if failed {
@@ -289,9 +289,7 @@ func (sc *scanner) answerKey(p *page, i int, now int64) error {
 	if err != nil {
 		return err
 	}
-	if !p.typed {
-		sc.likely.learn(name, head[0] == codeString)
-	}
+	sc.likely.learn(name, head[0] == codeString)
 	if size+2 <= maxLine {
 		return sc.small(name, expiry, int(size))
 	}

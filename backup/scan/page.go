@@ -17,7 +17,6 @@ type page struct {
 	next    int  // the first that is not yet asked for
 	open    int  // how many requests are under way for keys of it
 	strings bool // the keys are likely to be strings
-	typed   bool // the keys are known to be no strings
 }
 
 func (p *page) reset() { *p = page{names: p.names[:0], ends: p.ends[:0]} }

@@ -176,9 +176,7 @@ func (sc *scanner) fill() error {
 		if !ok {
 			return nil
 		}
-		if !r.page.typed { // or it was counted before
-			sc.keys.take(r.to - r.from)
-		}
+		sc.keys.take(r.to - r.from)
 		sc.ask(r)
 	}
 }

@@ -138,10 +138,8 @@ func (sc *scanner) answerString(name []byte, i int, expiry, now int64) error {
 		sc.counts.Gone++
 		return nil
 	case size < 0:
-		sc.likely.learn(name, false)
 		if sc.others == nil {
 			sc.others = sc.newPage()
-			sc.others.typed = true
 		}
 		sc.others.add(name)
 		return nil
