@@ -3,6 +3,7 @@ package dumpfile_test
 import (
 	"errors"
 	"maps"
+	"os"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ var newest = map[string]rdb.Dialect{
 
 // Every fixture is written as dump.rdb for every real server, in the newest dialect that it loads. The server starts from it and says then
 // what one says that loads the fixture as it is or, where there is none, what the fixture's own server said; but for what was reported as lost.
+// Each fixture is for a Redis and a Valkey, with CAMPAIGN=1 for all of them.
 func TestServersStartFromEveryFixture(t *testing.T) {
 	shelf, native := newShelf(t), testserver.References{}
 	type kept struct {
@@ -44,7 +46,7 @@ func TestServersStartFromEveryFixture(t *testing.T) {
 		}
 		all = append(all, kept{name, b, want, expired})
 	}
-	for _, version := range testserver.All() {
+	for v, version := range testserver.All() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -53,7 +55,10 @@ func TestServersStartFromEveryFixture(t *testing.T) {
 			store := openDir(t, dir, nil)
 			loader := newLoader(t, dumpfile.Config{Store: store, Name: "dump.rdb", Dialect: newest[version], Databases: 1000})
 			lost := 0
-			for _, f := range all {
+			for i, f := range all {
+				if (i+v)%2 != 0 && os.Getenv("CAMPAIGN") == "" {
+					continue
+				}
 				b := f.b
 				plan, err := shelf.restorer.Plan(t.Context(), b.ID, loader, replace)
 				if err != nil {
