@@ -420,7 +420,7 @@ func (r *run) sameAsTemp(ctx context.Context, j *job) (bool, error) {
 		}
 		dumps[i] = reply.Text
 	}
-	return dumps[0] == dumps[1] && dumps[0] != "", nil
+	return sameDumps(dumps[0], dumps[1]), nil
 }
 
 // refusedPart deals with the error reply to one of the commands of a value.

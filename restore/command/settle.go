@@ -341,7 +341,7 @@ func (r *run) same(ctx context.Context, command []byte, o *op) (bool, error) {
 	if o.typ == rdb.TypeModule && len(dumps[0]) == len(dumps[1]) {
 		return true, nil // Redis lists the elements of a vector set in another order each time
 	}
-	return dumps[0] == dumps[1] && dumps[0] != "", nil
+	return sameDumps(dumps[0], dumps[1]), nil
 }
 
 // keyOf returns the key of a command, which is its second word.
