@@ -266,7 +266,7 @@ func ledgerCancelled(c *check) {
 
 // ledgerMeanwhile deletes backups while stays are read: each is given once, whenever that is.
 func ledgerMeanwhile(c *check) {
-	for round := range 8 {
+	for round := range c.rounds(8) {
 		var want []string
 		revs := map[*catalog.Backup]catalog.Revision{}
 		for n := range 6 {

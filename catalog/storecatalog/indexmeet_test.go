@@ -118,6 +118,7 @@ func meet(t *testing.T, seed uint64) {
 // TestIndexPairs has two at work, of whom the first makes some calls, then the second some, and then each the rest: for all numbers of calls that there
 // are; without CAMPAIGN=1 an eighth of them. What was put is on the pages afterwards, and on those that were asked for in between.
 func TestIndexPairs(t *testing.T) {
+	t.Parallel()
 	edit := func(n int, state catalog.State) func(t *testing.T, w *witness, revs []catalog.Revision, list []*catalog.Backup, s storage.Store) {
 		return func(t *testing.T, w *witness, revs []catalog.Revision, list []*catalog.Backup, s storage.Store) {
 			b := *list[n]

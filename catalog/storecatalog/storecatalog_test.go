@@ -87,6 +87,7 @@ func runSuite(t *testing.T, slow bool, open func(t *testing.T) (storage.Store, f
 }
 
 func TestInMemory(t *testing.T) {
+	t.Parallel()
 	runSuite(t, false, func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
 		s := memstore.New(nil)
 		return s, func(*testing.T) storage.Store { return s }
@@ -94,6 +95,7 @@ func TestInMemory(t *testing.T) {
 }
 
 func TestInDirectory(t *testing.T) {
+	t.Parallel()
 	runSuite(t, os.Getenv("CAMPAIGN") == "", func(t *testing.T) (storage.Store, func(t *testing.T) storage.Store) {
 		dir := t.TempDir()
 		return openFile(t, dir), func(t *testing.T) storage.Store { return openFile(t, dir) }
