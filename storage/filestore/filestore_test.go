@@ -23,6 +23,7 @@ func open(t *testing.T, dir string) *filestore.Store {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	dirs := make(map[storage.Store]string)
 	storetest.Run(t, func(t *testing.T) storage.Store {
 		dir := t.TempDir()

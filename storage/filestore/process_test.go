@@ -90,6 +90,7 @@ func childWrites() {
 // TestKilledWriter kills a process at any moment of its work, again and again. What is listed is whole, what was
 // committed is there, what was deleted is not, and a sweep leaves nothing but objects.
 func TestKilledWriter(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, dir)
 	kills, unfinished := 0, 0
@@ -188,6 +189,7 @@ func childIsFull(limit uint64) {
 }
 
 func TestFull(t *testing.T) {
+	t.Parallel()
 	for _, limit := range []int{0, 1, 4095, 4096, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3<<20 - 1} {
 		dir := t.TempDir()
 		s := open(t, dir)

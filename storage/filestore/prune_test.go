@@ -9,6 +9,7 @@ import (
 // TestCreateWhilePruned: those who create beneath directories that others prune all the time don't notice. MkdirAll of os.Root says that a
 // directory exists, as an error, if it goes away right after.
 func TestCreateWhilePruned(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	var workers sync.WaitGroup
 	for i := range 8 {
