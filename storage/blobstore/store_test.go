@@ -27,6 +27,7 @@ func open(t *testing.T, bucket *blob.Bucket, opts *blobstore.Options) *blobstore
 }
 
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storage.Store {
 		return open(t, memblob.OpenBucket(nil), &blobstore.Options{Exclusive: true, Ordered: true})
 	}, &storetest.Options{InProcess: true, Objects: 2100, Slow: !long}) // which is three pages
@@ -35,6 +36,7 @@ func TestMemory(t *testing.T) {
 // TestDirectory: gocloud's directories make no exclusive creates and don't list in order. Their files with metadata are left out: a reader can
 // meet one that is half written.
 func TestDirectory(t *testing.T) {
+	t.Parallel()
 	dirs := make(map[storage.Store]string)
 	in := func(dir string) (*blob.Bucket, error) {
 		return fileblob.OpenBucket(dir, &fileblob.Options{Metadata: fileblob.MetadataDontWrite})

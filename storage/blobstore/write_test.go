@@ -24,6 +24,7 @@ import (
 
 // TestUnfinished: a writer that ends before its end leaves nothing with the drivers that publish what came before an error.
 func TestUnfinished(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	files, err := fileblob.OpenBucket(dir, nil)
 	if err != nil {
@@ -34,12 +35,13 @@ func TestUnfinished(t *testing.T) {
 		want := map[string][]byte{"old": []byte("old")}
 		put(t, s, "old", want["old"])
 		for _, size := range unfinished {
+			data := pattern(size)
 			for _, key := range []string{"old", "new"} {
 				for _, cancelled := range []bool{false, true} {
 					ctx, cancel := context.WithCancel(t.Context())
 					w, err := s.Create(ctx, key, nil)
 					if err == nil {
-						_, err = w.Write(pattern(size))
+						_, err = w.Write(data)
 					}
 					if err != nil {
 						t.Fatal(err)
