@@ -11,6 +11,9 @@ plain='/amber$|/(catalog|catalog/(catalogtest|retention)|schedule/journaltest|st
 plain+='|/(rdb|examples|internal/(archtest|bench|chaos|crc64|distinct|extsort|intset|lzf|listpack|lz4frame|redact|testserver|ziplist|zipmap))(/|$)'
 partly='/(backup|backup/dumpfile|backup/scan|restore|restore/command|restore/feed)$'
 
+# A program with the race detector sleeps a second at its end, for goroutines that go on to be heard of: a tenth is enough, and there are many programs.
+export GORACE="${GORACE:-atexit_sleep_ms=100}"
+
 # Results are never taken from a cache: the servers that tests talk to are not among what it knows of.
 run() { go test -count=1 "$@" | { grep --line-buffered -v 'no test files' || true; }; }
 

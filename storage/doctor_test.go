@@ -113,6 +113,42 @@ func TestDoctorWell(t *testing.T) {
 	}
 }
 
+// lateCommits is a store whose commits say late that they succeeded.
+type lateCommits struct{ storage.Store }
+
+func (s lateCommits) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	w, err := s.Store.Create(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	return lateWriter{w}, nil
+}
+
+type lateWriter struct{ storage.Writer }
+
+func (w lateWriter) Commit(ctx context.Context) (storage.Info, error) {
+	info, err := w.Writer.Commit(ctx)
+	if err == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return info, err
+}
+
+// What the winner of a race made is removed also where the losers hear of it first, and where a listing can't tell.
+func TestDoctorRemovesWhatWon(t *testing.T) {
+	m := memstore.New(nil)
+	counter := storetest.NewFaulty(lateCommits{memstore.New(nil)})
+	storage.Doctor(t.Context(), counter, quick())
+	s := storetest.NewFaulty(lateCommits{m}, storetest.Fault{Op: storetest.OpList, Key: "_doctor/", Call: counter.Calls(storetest.OpList), Err: storage.ErrTransient})
+	d := storage.Doctor(t.Context(), s, quick())
+	if got := checks(d, "fail"); s.Fired() != 1 || !slices.Equal(got, []string{"clean up"}) {
+		t.Errorf("the fault fired %d times, and what fails is %v", s.Fired(), got)
+	}
+	if left := keys(t, m); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
 // Each call of a store that fails is found by the check that made it, with advice of the error's nature.
 func TestDoctorNamesTheCheck(t *testing.T) {
 	for _, test := range []struct {

@@ -106,6 +106,7 @@ func (d *doctor) commit(ctx context.Context, w Writer, name string, s sample) (I
 	}
 	d.mu.Lock()
 	d.made[name] = s
+	d.tried[d.prefix+name] = true // of several writers, one that was refused may have been quicker to say so
 	d.mu.Unlock()
 	if info.Key != d.prefix+name || info.Size != s.size {
 		return info, brokenf("%d bytes were written as %s, and the store says that it has %d bytes of %s", s.size, d.prefix+name, info.Size, info.Key)

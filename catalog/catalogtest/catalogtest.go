@@ -30,7 +30,7 @@ type Options struct {
 	Corrupt func(t *testing.T, c catalog.Catalog, id catalog.ID)
 
 	// Slow says that every call takes a while: what is done again and again, in the hope of meeting a rare order of events, is done a
-	// third as often, and pages are looked at after fewer changes.
+	// third as often, and pages are looked at after more changes.
 	Slow bool
 }
 

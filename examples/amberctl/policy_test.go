@@ -269,9 +269,10 @@ func TestScheduleRunTakenOver(t *testing.T) {
 	c.overdue(t, schedule.Policy{ID: "orders-policy", DataStore: "orders"})
 	args := []string{"schedule", "run", "--source", "orders=" + s.URL(), "--lease-ttl", "3s"}
 	dead := c.start(t, program, nil, args...)
-	testserver.Eventually(t, patience, "a backup has begun", func() error {
-		if states := c.states(t); states[catalog.StateRunning] != 1 {
-			return fmt.Errorf("%v %s", states, dead.stderr.String())
+	testserver.Eventually(t, patience, "a backup has begun, and its run says which", func() error {
+		states, runs := c.states(t), c.runs(t)
+		if states[catalog.StateRunning] != 1 || len(runs) != 1 || len(runs[0].Attempts) != 1 || runs[0].Attempts[0].Backup == "" {
+			return fmt.Errorf("%v %+v %s", states, runs, dead.stderr.String())
 		}
 		return nil
 	})
