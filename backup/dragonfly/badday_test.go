@@ -353,8 +353,14 @@ func (s *slow) Read(p []byte) (int, error) {
 	return s.r.Read(p[:min(len(p), 1024)])
 }
 
-// TestSpoolFull fails and leaves the master when the store is too slow for too long.
+// TestSpoolFull fails and leaves the master when the store is too slow for too long, be that before the master has said that it sends or after.
 func TestSpoolFull(t *testing.T) {
+	for range 10 {
+		spoolFull(t)
+	}
+}
+
+func spoolFull(t *testing.T) {
 	goroutines(t)
 	m := dflymaster.Start(t, dflymaster.Config{Flows: big(4, 4<<20), Stall: 20 * time.Second})
 	s := snapshotter(t, m, func(c *dragonfly.Config) { c.SpoolLimit = 1 << 20 })

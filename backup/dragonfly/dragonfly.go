@@ -149,7 +149,7 @@ func (s *Snapshotter) snapshot(ctx context.Context) (*snapshot, error) {
 	syncing, err := attached.Sync(ctx, sn.sinks())
 	if err != nil {
 		sn.spool.close()
-		return nil, err
+		return nil, sn.advise(err)
 	}
 	s.log.InfoContext(ctx, "the snapshot is being sent", "node", facts.Addr, "engine", "dragonfly", "version", facts.Version, "flows", session.Shards)
 	sn.begin(ctx, syncing)
