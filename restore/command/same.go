@@ -39,9 +39,6 @@ func canonical(dump string) []rdb.Element {
 	if err != nil {
 		return nil
 	}
-	for i := range elements {
-		elements[i].Seen, elements[i].Active = 0, 0
-	}
 	switch typ {
 	case rdb.TypeSet, rdb.TypeHash, rdb.TypeZSet:
 		for i := range elements {
@@ -52,7 +49,7 @@ func canonical(dump string) []rdb.Element {
 	return elements
 }
 
-// compareElements orders elements by all that they are.
+// compareElements orders elements by all that they are, but for when a consumer was seen.
 func compareElements(a, b *rdb.Element) int {
 	return cmp.Or(
 		cmp.Compare(a.Kind, b.Kind), bytes.Compare(a.Field, b.Field), bytes.Compare(a.Value, b.Value), cmp.Compare(a.Score, b.Score), cmp.Compare(a.ExpireAt, b.ExpireAt),
