@@ -243,7 +243,7 @@ func TestCommitIsSettledByItsBytes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := memstore.New(nil)
-			h := newHouse(t, &lossy{m, c.commit}, nil)
+			h := newHouse(t, &lossy{m, "/part-", c.commit}, nil)
 			b, err := h.runner.Run(t.Context(), request(&source{data: small}))
 			if (err == nil) != c.ready || err != nil && !errors.Is(err, backup.ErrStore) {
 				t.Errorf("Run: %v", err)
@@ -258,15 +258,16 @@ func TestCommitIsSettledByItsBytes(t *testing.T) {
 	}
 }
 
-// lossy is a store whose commits of parts go as it is told.
+// lossy is a store whose commits of some objects go as it is told.
 type lossy struct {
 	storage.Store
+	of     string // what their keys contain
 	commit func(ctx context.Context, m storage.Store, key string, w storage.Writer) error
 }
 
 func (l *lossy) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
 	w, err := l.Store.Create(ctx, key, opts)
-	if err != nil || !strings.Contains(key, "/part-") {
+	if err != nil || !strings.Contains(key, l.of) {
 		return w, err
 	}
 	return &lossyWriter{w, l, key}, nil
@@ -280,6 +281,41 @@ type lossyWriter struct {
 
 func (w *lossyWriter) Commit(ctx context.Context) (storage.Info, error) {
 	return storage.Info{}, w.l.commit(ctx, w.l.Store, w.key, w.Writer)
+}
+
+// A run that is cancelled while the store takes its record isn't left as if it were at work.
+func TestRegisteredWithoutAnAnswer(t *testing.T) {
+	for _, kind := range []string{"run", "copy"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		h := newHouse(t, &lossy{memstore.New(nil), "/run.json", func(_ context.Context, _ storage.Store, _ string, w storage.Writer) error {
+			_, err := w.Commit(t.Context())
+			cancel()
+			return errors.Join(err, ctx.Err())
+		}}, nil)
+		var err error
+		if kind == "run" {
+			_, err = h.runner.Run(ctx, request(&source{data: small}))
+		} else {
+			from := newHouse(t, memstore.New(nil), nil)
+			b, rerr := from.runner.Run(t.Context(), request(&source{data: small}))
+			if rerr != nil {
+				t.Fatal(rerr)
+			}
+			_, _, err = h.runner.Copy(ctx, backup.CopyRequest{Backup: b.ID, Store: from.store, Catalog: from.catalog})
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: it ended with %v", kind, err)
+		}
+		n := 0
+		for b, err := range h.catalog.List(t.Context(), catalog.Query{States: []catalog.State{catalog.StateRunning, catalog.StateFailed}}) {
+			if n++; err != nil || b.State != catalog.StateFailed || !strings.Contains(b.Error, context.Canceled.Error()) {
+				t.Errorf("%s: its record is %+v, %v", kind, b, err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d records are left", kind, n)
+		}
+	}
 }
 
 // A manifest that the store keeps otherwise than it was written is no backup: Run says so, and takes back what it stored.

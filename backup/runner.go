@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -416,6 +417,23 @@ func (n *run) claim(ctx context.Context) error {
 	return n.lease.Renew(ctx)
 }
 
+// registered finds out whether the catalog has taken the run's record after all: the answer to that may have been lost, or not been waited for.
+func (n *run) registered(ctx context.Context) catalog.Revision {
+	there, rev, err := n.cfg.Catalog.Get(ctx, n.b.ID)
+	if err != nil {
+		return ""
+	}
+	is, err := catalog.Encode(there)
+	if err != nil {
+		return ""
+	}
+	ours, err := catalog.Encode(n.b)
+	if err != nil || !bytes.Equal(is, ours) {
+		return ""
+	}
+	return rev
+}
+
 // interrupt marks a dead run, so that it can't publish. The caller holds the lease of its data store.
 func (r *Runner) interrupt(ctx context.Context, id catalog.ID) error {
 	b, rev, err := r.cfg.Catalog.Get(ctx, id)
@@ -528,11 +546,16 @@ func (n *run) replace(ctx context.Context, b *catalog.Backup) error {
 // undo records why the run failed and takes back what it stored. It does what it can in the time it has. If it finds that
 // the backup was published after all, because writing the manifest had an error but an effect too, it returns true.
 func (n *run) undo(ctx context.Context, cause error) (published bool) {
-	if n.rev == "" {
+	if n.b == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
+	if n.rev == "" {
+		if n.rev = n.registered(ctx); n.rev == "" {
+			return false
+		}
+	}
 	// First the record: this and the manifest exclude each other, so from here on it is settled which of the two it is.
 	b := *n.b
 	b.State, b.Error, b.Parts, b.Spared = catalog.StateFailed, cause.Error(), nil, !n.asked && b.Kind != catalog.KindCopy
