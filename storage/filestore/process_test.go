@@ -95,15 +95,15 @@ func TestKilledWriter(t *testing.T) {
 	s := open(t, dir)
 	kills, unfinished := 0, 0
 	state := map[string]string{}
-	// How many of them meet a write is for the machine to say.
-	for ; kills < 15 || unfinished == 0 && kills < 150; kills++ {
+	// How many of them meet a write, or come after one, is for the machine to say.
+	for ; kills < 15 || (unfinished == 0 || len(state) == 0) && kills < 150; kills++ {
 		cmd := child(t, dir, "write")
 		var out bytes.Buffer
 		cmd.Stdout = &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+rand.IntN(60)) * time.Millisecond)
+		time.Sleep(time.Duration(20+rand.IntN(60+4*kills)) * time.Millisecond)
 		cmd.Process.Kill()
 		cmd.Wait()
 		for line := range strings.Lines(out.String()) {
