@@ -279,6 +279,41 @@ func TestSleeperAcrossDelete(t *testing.T) {
 	}
 }
 
+// TestLoserIsSeen: what a writer who lost against a deletion is about to remove is no corrupt backup to those who meet it.
+func TestLoserIsSeen(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newCatalog(t, m, nil)
+	b := backup(1, catalog.StateRunning)
+	rev := mustPut(t, calm, b, "")
+	slow := storetest.NewFaulty(&hookedStore{Store: m, before: func(string) {
+		dead := mustPut(t, calm, as(b, catalog.StateInterrupted), rev)
+		if err := calm.Delete(t.Context(), b.ID, dead); err != nil {
+			t.Error(err)
+		}
+	}}, storetest.Fault{Op: storetest.OpDelete, Mode: storetest.Stall, For: 80 * time.Millisecond})
+	loser := newCatalog(t, slow, nil)
+	if _, _, err := loser.Get(t.Context(), b.ID); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := loser.Put(t.Context(), as(b, catalog.StateReady), rev)
+		done <- err
+	}()
+	for slow.Fired() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if left := keys(t, m); !slices.Equal(left, []string{b.Prefix() + "manifest.json"}) {
+		t.Errorf("there are %q", left)
+	}
+	if _, _, err := calm.Get(t.Context(), b.ID); !errors.Is(err, catalog.ErrNotFound) {
+		t.Errorf("Get: %v", err)
+	}
+	if err := <-done; !errors.Is(err, catalog.ErrConflict) {
+		t.Errorf("Put of the loser: %v", err)
+	}
+}
+
 // TestSleeperDeletes: of two that delete the same revision one has done it, also if the other slept all the while.
 func TestSleeperDeletes(t *testing.T) {
 	m := memstore.New(nil)

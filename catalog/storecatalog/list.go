@@ -72,7 +72,7 @@ func (c *Catalog) records(ctx context.Context, dataStore string) ([]record, erro
 		if last := len(records) - 1; last < 0 || records[last].id != id || records[last].dataStore != dataStore {
 			records = append(records, record{dataStore: dataStore, id: id})
 		}
-		records[len(records)-1].add(n, info.Size)
+		records[len(records)-1].add(n, info)
 	}
 	slices.SortFunc(records, func(a, b record) int {
 		return cmp.Or(cmp.Compare(b.id, a.id), cmp.Compare(a.dataStore, b.dataStore))

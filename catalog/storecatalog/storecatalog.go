@@ -306,6 +306,9 @@ func (c *Catalog) search(ctx context.Context, id catalog.ID) (string, error) {
 // what was deleted since. But revisions are deleted from the lowest to the highest, after the tombstone was created.
 // So if anything is missing in a listing, the highest revision that it has is gone as well and can't be read,
 // or it lacks its run.json; and a second listing has the tombstone.
+//
+// A manifest without a run.json may also be that of somebody who lost against a deletion, and who is about to remove it: one that was written just
+// now is given a moment.
 func (c *Catalog) current(ctx context.Context, dataStore string, id catalog.ID) (version, error) {
 	for try := range 100 {
 		r, err := c.find(ctx, dataStore, id)
@@ -313,22 +316,31 @@ func (c *Catalog) current(ctx context.Context, dataStore string, id catalog.ID) 
 			return version{}, err
 		}
 		v, err := c.read(ctx, r)
-		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, errOrphan) && try == 0 {
-			continue
+		switch {
+		case errors.Is(err, storage.ErrNotFound), errors.Is(err, errOrphan) && try == 0:
+		case errors.Is(err, errOrphan) && try < 4 && c.now().Sub(r.written) < loserTime:
+			if serr := clock.Sleep(ctx, time.Duration(try)*50*time.Millisecond); serr != nil {
+				return version{}, serr
+			}
+		default:
+			return v, err
 		}
-		return v, err
 	}
 	return version{}, fmt.Errorf("%w: every revision vanished before it could be read", catalog.ErrNotFound)
 }
+
+// loserTime is how old a manifest can be that is still looked at again, by clocks that may differ a little.
+const loserTime = 10 * time.Second
 
 // A record is what the names of a backup's objects tell about its manifest.
 type record struct {
 	dataStore string
 	id        catalog.ID
-	revisions []int // that there are, in no order
-	highest   int   // of them; 0 if there is none
-	size      int64 // of the highest, in bytes
-	run       bool  // there is a run.json
+	revisions []int     // that there are, in no order
+	highest   int       // of them; 0 if there is none
+	size      int64     // of the highest, in bytes
+	written   time.Time // the highest, by the store's clock
+	run       bool      // there is a run.json
 }
 
 // find lists the objects of a backup.
@@ -339,16 +351,16 @@ func (c *Catalog) find(ctx context.Context, dataStore string, id catalog.ID) (re
 			return record{}, err
 		}
 		if _, _, n, ok := parseKey(info.Key); ok {
-			r.add(n, info.Size)
+			r.add(n, info)
 		}
 	}
 	return r, nil
 }
 
-func (r *record) add(n int, size int64) {
+func (r *record) add(n int, info storage.Info) {
 	r.revisions = append(r.revisions, n)
 	if n > r.highest {
-		r.highest, r.size = n, size
+		r.highest, r.size, r.written = n, info.Size, info.ModTime
 	}
 	r.run = r.run || n == 1
 }
