@@ -462,7 +462,7 @@ func TestExportCancelled(t *testing.T) {
 			defer timer.Stop()
 			start := time.Now()
 			_, err := service.Export(ctx, q)
-			if took := time.Since(start); took > 1500*time.Millisecond || !errors.Is(err, context.Canceled) {
+			if took := time.Since(start); took > 3*time.Second || !errors.Is(err, context.Canceled) {
 				t.Errorf("%v after %v", err, took)
 			}
 		})

@@ -225,7 +225,7 @@ func TestCostOfSource(t *testing.T) {
 			if c == nil || c.Fork <= 0 || c.CopyOnWrite <= 0 || c.Bytes != b.RawBytes || c.Duration <= 0 || c.Duration > b.Timings.Total || c.LatencyBefore <= 0 || c.LatencyDuring <= 0 {
 				t.Errorf("of %d bytes in %v the cost is %+v", b.RawBytes, b.Timings.Total, c)
 			}
-			testserver.Eventually(t, 5*time.Second, "the source is as it was", func() error {
+			testserver.Eventually(t, 20*time.Second, "the source is as it was", func() error {
 				i := infoOf(t, server)
 				if i.Int("connected_slaves") != 0 || i.Int("rdb_bgsave_in_progress") != 0 || i.Int("rejected_connections") != 0 || i.Int("sync_full") != 1 {
 					return fmt.Errorf("%v", i)

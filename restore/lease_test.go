@@ -185,7 +185,7 @@ func (s *slow) Load(ctx context.Context, src restore.Source, _ *restore.Options)
 			return nil, &restore.PartialError{Target: "a target", State: restore.TargetPartial, Err: ctx.Err()}
 		}
 		return nil, ctx.Err()
-	case <-time.After(2 * time.Second):
+	case <-time.After(10 * time.Second):
 		return &restore.Report{}, nil
 	}
 }

@@ -445,7 +445,7 @@ func TestCancelAnywhere(t *testing.T) {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 		if at := cancelled.Load(); !stop() && err != nil && at > 0 {
-			if took := ended.Sub(time.Unix(0, at)); took > time.Second {
+			if took := ended.Sub(time.Unix(0, at)); took > 3*time.Second {
 				t.Errorf("seed %d: it took %v", seed, took)
 			}
 		}

@@ -420,7 +420,7 @@ func TestRate(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s: no error", how)
 			}
-		case <-time.After(time.Second):
+		case <-time.After(5 * time.Second):
 			t.Fatalf("%s: it is read on", how)
 		}
 		cancel()

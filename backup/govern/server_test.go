@@ -169,7 +169,7 @@ func TestConformance(t *testing.T) {
 			Secret: canary,
 			Released: func(t *testing.T) {
 				for _, s := range []*testserver.Server{srv, waiting, locked} {
-					testserver.Eventually(t, 5*time.Second, "the server has no replica", func() error {
+					testserver.Eventually(t, 20*time.Second, "the server has no replica", func() error {
 						if n := info(t, s).Int("connected_slaves"); n != 0 {
 							return fmt.Errorf("it has %d", n)
 						}
@@ -224,7 +224,7 @@ func TestForkRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 			field := map[string]string{"save": "rdb_bgsave_in_progress", "rewrite": "aof_rewrite_in_progress"}[name]
-			testserver.Eventually(t, 5*time.Second, "the child is at work", func() error {
+			testserver.Eventually(t, 20*time.Second, "the child is at work", func() error {
 				if info(t, srv).Int(field) != 1 {
 					return errors.New("it is not")
 				}
@@ -251,7 +251,7 @@ func TestForkRunning(t *testing.T) {
 				sn, err := s.Snapshot(t.Context())
 				done <- result{sn, err}
 			}()
-			testserver.Eventually(t, 5*time.Second, "the snapshot waits", func() error {
+			testserver.Eventually(t, 20*time.Second, "the snapshot waits", func() error {
 				if !strings.Contains(l.String(), "waits for its source") || !strings.Contains(l.String(), govern.ForkRunning) {
 					return errors.New(l.String())
 				}
@@ -298,7 +298,7 @@ func TestCancelWait(t *testing.T) {
 		_, err := s.Snapshot(ctx)
 		done <- err
 	}()
-	testserver.Eventually(t, 5*time.Second, "the snapshot waits", func() error {
+	testserver.Eventually(t, 20*time.Second, "the snapshot waits", func() error {
 		if !strings.Contains(l.String(), "waits") {
 			return errors.New(l.String())
 		}
@@ -310,7 +310,7 @@ func TestCancelWait(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || !errors.Is(err, backup.ErrSpared) {
 			t.Error(err)
 		}
-	case <-time.After(time.Second):
+	case <-time.After(5 * time.Second):
 		t.Error("it waits on")
 	}
 }

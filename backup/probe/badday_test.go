@@ -126,7 +126,7 @@ func TestCancel(t *testing.T) {
 			t.Errorf("%s: %v after %v", stage, err, took)
 		}
 	}
-	testserver.Eventually(t, 5*time.Second, "no goroutine is left", func() error {
+	testserver.Eventually(t, 20*time.Second, "no goroutine is left", func() error {
 		buf := make([]byte, 1<<20)
 		for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 			if strings.Contains(g, "/backup/probe.") || strings.Contains(g, "/internal/link.") {

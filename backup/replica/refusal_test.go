@@ -138,7 +138,7 @@ func TestCancelStages(t *testing.T) {
 			time.AfterFunc(200*time.Millisecond, cancel)
 			started := time.Now()
 			_, err := s.Snapshot(ctx)
-			if took := time.Since(started); took > 1200*time.Millisecond {
+			if took := time.Since(started); took > 3*time.Second {
 				t.Errorf("%s: returned %v after the cancellation", name, took-200*time.Millisecond)
 			}
 			checkSecret(t, err)

@@ -97,7 +97,7 @@ func accepted(t *testing.T, version string, data []byte) *testserver.Server {
 func released(t *testing.T, srv *testserver.Server) {
 	t.Helper()
 	c := srv.Client(t)
-	testserver.Eventually(t, 5*time.Second, "the server has no replica", func() error {
+	testserver.Eventually(t, 20*time.Second, "the server has no replica", func() error {
 		info, err := c.Info(t.Context(), "replication").Result()
 		if err == nil && !strings.Contains(info, "connected_slaves:0\r\n") {
 			err = errors.New(info)

@@ -133,7 +133,7 @@ func released(t *testing.T, srv *testserver.Server) {
 	t.Helper()
 	c := srv.Client(t)
 	defer c.Close()
-	testserver.Eventually(t, 5*time.Second, "the server has no client that scans", func() error {
+	testserver.Eventually(t, 20*time.Second, "the server has no client that scans", func() error {
 		list, err := c.ClientList(t.Context()).Result()
 		if err == nil && ours.MatchString(list) {
 			err = errors.New(list)

@@ -297,7 +297,7 @@ func TestInterrupt(t *testing.T) {
 			if err := p.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			if status := p.wait(t, 5*time.Second); status != exitFailed {
+			if status := p.wait(t, patience); status != exitFailed {
 				t.Errorf("exit status %d: %s", status, p.stderr.String())
 			}
 			if !strings.Contains(p.stderr.String(), "amberctl: interrupted: nothing was listed") || p.stdout.String() != "" {

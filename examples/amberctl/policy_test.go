@@ -339,7 +339,7 @@ func TestScheduleRunTwoSignals(t *testing.T) {
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if p.wait(t, 2*time.Second); p.ProcessState.Success() {
+	if p.wait(t, patience); p.ProcessState.Success() {
 		t.Error("it says that all is well")
 	}
 
@@ -356,7 +356,7 @@ func TestScheduleRunTwoSignals(t *testing.T) {
 	if err := p.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if status := p.wait(t, 5*time.Second); status != exitDone {
+	if status := p.wait(t, patience); status != exitDone {
 		t.Errorf("exit status %d: %s", status, p.stderr.String())
 	}
 	// That the attempt was stopped is recorded if there is time for it: package schedule holds that.

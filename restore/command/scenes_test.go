@@ -303,7 +303,7 @@ func TestCancelAndCarryOn(t *testing.T) {
 					sameButLost(t, c, img, rep, "not cancelled")
 					continue
 				}
-				if took := time.Since(*since.Load()); took > time.Second {
+				if took := time.Since(*since.Load()); took > 3*time.Second {
 					t.Errorf("it took %v to end", took)
 				}
 				got := testserver.Snapshot(t, c)
@@ -329,7 +329,7 @@ func TestCancelAndCarryOn(t *testing.T) {
 				}
 				sameButLost(t, c, img, rep, "carried on")
 			}
-			testserver.Eventually(t, 5*time.Second, "all goroutines have ended", func() error {
+			testserver.Eventually(t, 20*time.Second, "all goroutines have ended", func() error {
 				if n := runtime.NumGoroutine(); n > before+2 {
 					buf := make([]byte, 1<<16)
 					return fmt.Errorf("%d instead of %d:\n%s", n, before, buf[:runtime.Stack(buf, true)])
@@ -348,7 +348,7 @@ func TestCarryOnMerging(t *testing.T) {
 	for _, conflict := range []restore.Conflict{restore.MergeFail, restore.MergeSkip, restore.MergeOverwrite} {
 		t.Run(string(conflict), func(t *testing.T) {
 			cancelled := 0
-			for i := range 5 {
+			for i := 0; i < 5 || cancelled < 2 && i < 40; i++ { // how far each comes is for the machine to say
 				if err := errors.Join(c.FlushAll(t.Context()).Err(), c.FunctionFlush(t.Context()).Err(), c.Set(t.Context(), "own:1", "before", 0).Err()); err != nil {
 					t.Fatal(err)
 				}

@@ -204,7 +204,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		testserver.Eventually(t, 5*time.Second, "the target was told", func() error {
+		testserver.Eventually(t, 20*time.Second, "the target was told", func() error {
 			if info(t, c)["role"] != "slave" {
 				return errors.New("it wasn't")
 			}
@@ -215,7 +215,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	}()
 	_, err = loader(t, s, func(c *Config) { c.Advertise, c.Contact = closed, time.Minute }).Load(ctx, img, nil)
 	<-done
-	if took := time.Since(at); took > time.Second {
+	if took := time.Since(at); took > 3*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	partialError(t, err, restore.TargetEmpty)

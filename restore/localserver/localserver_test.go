@@ -69,7 +69,7 @@ func nothingLeft(t *testing.T, dir string) {
 // gone fails the test if there is a process of that group.
 func gone(t *testing.T, group int) {
 	t.Helper()
-	testserver.Eventually(t, 5*time.Second, "the process and its children are gone", func() error {
+	testserver.Eventually(t, 20*time.Second, "the process and its children are gone", func() error {
 		files, err := filepath.Glob("/proc/[0-9]*/stat")
 		if err != nil || len(files) == 0 {
 			t.Fatal("no processes:", err)
