@@ -1,6 +1,7 @@
 package amber
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/clock"
@@ -27,9 +29,11 @@ type CopyRequest struct {
 	From        *redis.Options
 	Prefer      replica.Prefer
 	Snapshotter backup.Snapshotter
-	// SnapshotOptions say how the snapshot of From is taken. The zero value finds that out. A copy has no limits that spare its source, and no budget: a host that
-	// wants limits gives a Snapshotter of package govern.
+	// SnapshotOptions say how the snapshot of From is taken. The zero value finds that out.
 	SnapshotOptions
+	// SourceLimits are what From may be put to, as package govern says. nil is the zero value: it waits for a fork that is running and refuses what can't go
+	// well. A Snapshotter that the host gives has its own, if it is one of package govern. There is no budget: nothing remembers copies.
+	SourceLimits *govern.Limits
 	// To is the server that takes the data, or any node of the cluster that does. Required.
 	To *redis.Options
 	// Connections is how many are used to each node of the target; 0: package command's default.
@@ -50,8 +54,8 @@ type CopyRequest struct {
 }
 
 // Copy takes a snapshot of a server and puts it into another one, of whatever engine and version, while it comes: nothing is kept, so that it
-// needs neither a store nor room on a disk. What is written to the source after the snapshot's moment is not copied. See restore.Copy
-// for what it promises, and for the errors.
+// needs neither a store nor room on a disk. What is written to the source after the snapshot's moment is not copied. The report has the Source, with
+// what the copy cost it. See restore.Copy for what it promises, and for the errors; one that wraps govern.ErrLimit spared the source.
 func Copy(ctx context.Context, q CopyRequest) (*restore.Report, error) {
 	loader, err := q.loader()
 	if err != nil {
@@ -65,7 +69,13 @@ func Copy(ctx context.Context, q CopyRequest) (*restore.Report, error) {
 	watch := silent("copy", q.Progress, clock.Or(q.Now))
 	opts := q.options()
 	opts.Progress = watch.restore
-	return restore.Copy(ctx, live, loader, opts, restore.CopyConfig{Now: q.Now, TempDir: q.TempDir})
+	rep, err := restore.Copy(ctx, live, loader, opts, restore.CopyConfig{Now: q.Now, TempDir: q.TempDir})
+	if err != nil {
+		return nil, err
+	}
+	source := live.snapshot.Source() // it knows by now what it cost
+	rep.Source = &source
+	return rep, nil
 }
 
 // CheckCopy looks at the target of a copy, and says point by point whether it can take what the source holds, as far as the source's INFO
@@ -111,6 +121,8 @@ func (q *CopyRequest) loader() (*command.Loader, error) {
 	switch {
 	case (q.From == nil) == (q.Snapshotter == nil):
 		return nil, errors.New("amber: one of CopyRequest.From and CopyRequest.Snapshotter is required")
+	case q.Snapshotter != nil && q.SourceLimits != nil:
+		return nil, errors.New("amber: CopyRequest.SourceLimits are for a server: a Snapshotter has its own, if it is one of package govern")
 	case q.To == nil:
 		return nil, errors.New("amber: CopyRequest.To is required")
 	}
@@ -121,7 +133,8 @@ func (q *CopyRequest) snapshot(ctx context.Context) (*liveSource, error) {
 	snapshotter := q.Snapshotter
 	if snapshotter == nil {
 		var err error
-		snapshotter, err = newTaker("CopyRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: q.TempDir, log: q.Logger, now: q.Now})
+		snapshotter, err = newTaker("CopyRequest", taker{from: q.From, prefer: q.Prefer, options: q.SnapshotOptions, tempDir: q.TempDir, log: q.Logger, now: q.Now,
+			limits: cmp.Or(q.SourceLimits, &govern.Limits{})})
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/amberkv/amber"
 	"github.com/amberkv/amber/backup"
+	"github.com/amberkv/amber/backup/dumpfile"
 	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/backup/replica"
 	"github.com/amberkv/amber/catalog"
@@ -255,6 +256,41 @@ func TestCostOfSource(t *testing.T) {
 				t.Errorf("%d runs spared their source, want 1: that of too little memory", spared)
 			}
 		})
+	}
+}
+
+// A copy spares its source as a backup does, and tells what it cost it.
+func TestCopyIsGoverned(t *testing.T) {
+	t.Parallel()
+	from, to := testserver.Start(t, "valkey-8.1"), testserver.Start(t, "redis-8.0")
+	testserver.Generate(t, from.Client(t), 50, 1)
+	q := amber.CopyRequest{From: from.Options(), To: to.Options(), SourceLimits: &govern.Limits{Memory: 1 << 20}}
+	if _, err := amber.Copy(t.Context(), q); !errors.Is(err, govern.ErrLimit) || !errors.Is(err, backup.ErrSpared) {
+		t.Errorf("with too little memory: %v", err)
+	}
+	if n := infoOf(t, from).Int("sync_full"); n != 0 || to.Client(t).DBSize(t.Context()).Val() != 0 {
+		t.Errorf("the source was asked for %d full syncs, want none, or the target was touched", n)
+	}
+	q.SourceLimits.Ignore = []string{govern.Memory}
+	rep, err := amber.Copy(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := rep.Source; s == nil || s.Engine != "valkey" || s.Method != "replica" || s.Cost == nil || s.Cost.Fork <= 0 || s.Cost.Bytes <= 0 {
+		t.Errorf("the source is %+v", s)
+	}
+	q.SourceLimits = nil
+	q.Conflict = restore.Replace
+	if rep, err = amber.Copy(t.Context(), q); err != nil || rep.Source.Cost == nil {
+		t.Errorf("with the default limits: %+v, %v", rep, err)
+	}
+	q.SourceLimits = &govern.Limits{Latency: -1}
+	if _, err := amber.Copy(t.Context(), q); err == nil || !strings.Contains(err.Error(), "SourceLimits") {
+		t.Errorf("limits that are none: %v", err)
+	}
+	q.SourceLimits, q.From, q.Snapshotter = &govern.Limits{}, nil, dumpfile.Stream("x", strings.NewReader(""))
+	if _, err := amber.Copy(t.Context(), q); err == nil || !strings.Contains(err.Error(), "a Snapshotter has its own") {
+		t.Errorf("limits of a Snapshotter: %v", err)
 	}
 }
 

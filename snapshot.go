@@ -125,7 +125,7 @@ type taker struct {
 	tempDir string
 	log     *slog.Logger
 	now     func() time.Time
-	limits  *govern.Limits // what a server may be put to; nil: it isn't governed
+	limits  *govern.Limits // what a server may be put to
 	// lasted tells how long a snapshot by a method took lately; 0, or nil: that isn't known.
 	lasted func(ctx context.Context, method string) time.Duration
 	leave  func(io.Closer) // gets what is still at tidying up after it has failed; nil: it is closed
@@ -156,10 +156,8 @@ func newTaker(what string, t taker) (*taker, error) {
 			return nil, err
 		}
 	}
-	if t.limits != nil {
-		if err := t.limits.Validate(); err != nil {
-			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
-		}
+	if err := t.limits.Validate(); err != nil {
+		return nil, fmt.Errorf("amber: SourceLimits: %w", err)
 	}
 	return &t, nil
 }
@@ -220,7 +218,7 @@ func because(err error) string {
 // by takes the snapshot by one method.
 func (t *taker) by(ctx context.Context, method string, report *probe.Report) (backup.Snapshot, error) {
 	one := &attempt{taker: t, method: method, cluster: report.Topology == "cluster"}
-	if t.limits != nil && t.lasted != nil {
+	if t.lasted != nil {
 		one.expected = t.lasted(ctx, method)
 	}
 	snapshotter, err := one.all(ctx, report)
@@ -288,14 +286,12 @@ func (a *attempt) node(at *redis.Options) (backup.Snapshotter, error) {
 		a.closers = append(a.closers, c)
 		a.mu.Unlock()
 	}
-	if a.limits != nil {
-		inner, err = govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica && a.method != probe.Save, Several: a.cluster,
-			Limits: *a.limits, Expected: a.expected, Logger: a.log})
-		if err != nil {
-			return nil, fmt.Errorf("amber: SourceLimits: %w", err)
-		}
+	governed, err := govern.New(govern.Config{Snapshotter: inner, Options: at, Method: a.method, Replica: a.prefer == replica.PreferReplica && a.method != probe.Save, Several: a.cluster,
+		Limits: *a.limits, Expected: a.expected, Logger: a.log})
+	if err != nil {
+		return nil, fmt.Errorf("amber: SourceLimits: %w", err)
 	}
-	return &noted{a, inner}, nil
+	return &noted{a, governed}, nil
 }
 
 // noted takes note of it when a server begins to send its snapshot.

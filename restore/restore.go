@@ -102,6 +102,9 @@ type Report struct {
 	Load     time.Duration `json:"load"`   // from the first command to the target until it was ready for clients
 	Safety   catalog.ID    `json:"safetyBackup,omitempty"`
 	Warnings []string      `json:"warnings,omitempty"`
+
+	// Source is what a copy was made of, how, and what that cost it; nil for a restore, since the backup's manifest has it.
+	Source *catalog.Source `json:"source,omitempty"`
 }
 
 // A LossReport tells what of a backup the target doesn't hold after a restore, and of how many keys.

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/amberkv/amber"
+	"github.com/amberkv/amber/backup/govern"
 	"github.com/amberkv/amber/restore"
 )
 
@@ -75,6 +76,9 @@ func migrate(ctx context.Context, args []string, out, progress io.Writer, env fu
 			fmt.Fprintf(out, "  %d keys: %s\n", part.n, part.text)
 		}
 	}
+	if c := rep.Source.Cost; c != nil && c.Fork > 0 {
+		fmt.Fprintf(out, "  the source stood still for %s to fork, and its child copied %.1f MB\n", c.Fork.Round(time.Microsecond), float64(c.CopyOnWrite)/1e6)
+	}
 	for _, l := range rep.Losses {
 		fmt.Fprintf(out, "  lost: %s of %d, such as %s\n", l.Name, l.Count, strings.Join(l.Keys, ", "))
 	}
@@ -93,6 +97,7 @@ func request(args []string, usage io.Writer, env func(string) string) (q amber.C
 	replace := flags.Bool("replace", false, "let go of all data that the target holds; there is no backup of it")
 	merge := flags.String("merge", "", "keep what the target holds; of keys that both have: skip, overwrite or fail")
 	accept := flags.String("accept", "", "warnings that don't stop the copy, by their names with commas, or all")
+	ignore := flags.String("ignore-limit", "", "what may be said against a snapshot of the source and doesn't stop the copy, by its name with commas: fork-running, memory, buffer, last-save")
 	flags.StringVar(&q.Select.Match, "match", "", "only keys whose names match a pattern, as the KEYS command has it")
 	flags.BoolVar(&check, "check", false, "only look at the target")
 	if err := flags.Parse(args); err != nil {
@@ -109,6 +114,9 @@ func request(args []string, usage io.Writer, env func(string) string) (q amber.C
 	}
 	if *accept != "" {
 		q.Accept = strings.Split(*accept, ",")
+	}
+	if *ignore != "" {
+		q.SourceLimits = &govern.Limits{Ignore: strings.Split(*ignore, ",")}
 	}
 	switch {
 	case *replace && *merge != "":

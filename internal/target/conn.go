@@ -50,7 +50,7 @@ func (c *Conn) Do(ctx context.Context, args ...string) (resp.Reply, error) {
 	defer cancel()
 	if c.conn == nil {
 		if err := c.connect(ctx); err != nil {
-			return resp.Reply{}, fmt.Errorf("connecting to the target: %w", err)
+			return resp.Reply{}, fmt.Errorf("connecting to the server: %w", err)
 		}
 	}
 	reply, err := c.exchange(ctx, args...)

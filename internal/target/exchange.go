@@ -20,7 +20,7 @@ func (c *Conn) Open(ctx context.Context) (fresh bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, late)
 	defer cancel()
 	if err := c.connect(ctx); err != nil {
-		return false, fmt.Errorf("connecting to the target: %w", err)
+		return false, fmt.Errorf("connecting to the server: %w", err)
 	}
 	return true, nil
 }
