@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,5 +116,73 @@ func TestCopyAfterADeadOneThatIsRead(t *testing.T) {
 		if ready := to.check(t); len(ready) != 1 {
 			t.Errorf("after one that is %s there are %v", state, ready)
 		}
+	}
+}
+
+// A failing lease is given to everybody, and can't be renewed once it fails.
+type failingLease struct {
+	generous
+	why atomic.Pointer[error]
+}
+
+func (f *failingLease) fail(why error) { f.why.Store(&why) }
+func (f *failingLease) Acquire(context.Context, string, time.Duration) (catalog.Lease, error) {
+	return f, nil
+}
+func (f *failingLease) Renew(context.Context) error {
+	if why := f.why.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// TestLostAtTheEnd: who has lost the lease when everything is stored publishes nothing.
+func TestLostAtTheEnd(t *testing.T) {
+	t.Parallel()
+	lease := &failingLease{}
+	h := newHouse(t, memstore.New(nil), nil)
+	runner, err := backup.NewRunner(backup.Config{Store: h.store, Catalog: h.catalog, Leaser: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = runner.Run(t.Context(), request(&source{data: small, read: func(_ context.Context, at int) error {
+		if at == len(small) {
+			lease.fail(catalog.ErrLeaseLost)
+		}
+		return nil
+	}}))
+	if !errors.Is(err, catalog.ErrLeaseLost) || !strings.Contains(err.Error(), "before publishing") {
+		t.Errorf("Run: %v", err)
+	}
+	if ready, left := h.check(t), h.parts(t); len(ready) > 0 || len(left) > 0 {
+		t.Errorf("listed are %v, in the store %v", ready, left)
+	}
+}
+
+// TestNotRenewed: a run whose lease can't be renewed for as long as it lasts ends, and says so.
+func TestNotRenewed(t *testing.T) {
+	t.Parallel()
+	var late atomic.Int64 // how far the clock is put forward
+	now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+	h := newHouse(t, memstore.New(nil), now)
+	lease := &failingLease{}
+	runner, err := backup.NewRunner(backup.Config{Store: h.store, Catalog: h.catalog, Leaser: lease, Now: now, LeaseTTL: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = runner.Run(t.Context(), request(&source{data: small, read: func(ctx context.Context, at int) error {
+		if at == len(small) {
+			lease.fail(errors.New("the store is away"))
+			late.Store(int64(time.Minute))
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}}))
+	if !errors.Is(err, catalog.ErrLeaseLost) || !strings.Contains(err.Error(), "could not be renewed") || !strings.Contains(err.Error(), "the store is away") {
+		t.Errorf("Run: %v", err)
+	}
+	if ready, left := h.check(t), h.parts(t); len(ready) > 0 || len(left) > 0 {
+		t.Errorf("listed are %v, in the store %v", ready, left)
 	}
 }
