@@ -103,6 +103,7 @@ func ExampleService_RunSchedules() {
 		log.Panic(err)
 	}
 
+	clock := heldAt(time.Date(2026, 11, 27, 1, 29, 59, 0, time.UTC)) // a host needs none
 	service, err := amber.New(amber.Config{
 		Store: store,
 		DataStores: func(ctx context.Context, dataStore string) (amber.BackupRequest, error) {
@@ -112,7 +113,7 @@ func ExampleService_RunSchedules() {
 			fmt.Printf("%s, due %s: %s\n", r.DataStore, r.Due.Format(time.RFC3339), r.State)
 			cancel() // a host goes on
 		}},
-		Now: clockAt(time.Date(2026, 11, 27, 1, 29, 59, 0, time.UTC)), // a host leaves this out
+		Now: clock.now,
 	})
 	if err != nil {
 		log.Panic(err)
@@ -122,6 +123,7 @@ func ExampleService_RunSchedules() {
 	if err != nil {
 		log.Panic(err)
 	}
+	clock.letGo()
 	if err := service.RunSchedules(ctx); err != nil {
 		log.Panic(err)
 	}

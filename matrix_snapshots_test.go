@@ -65,7 +65,7 @@ func group(t *testing.T, version string) (primary *testserver.Server, replicas [
 	for range 2 {
 		replicas = append(replicas, testserver.StartReplica(t, version, primary, "--repl-diskless-sync-delay", "0"))
 	}
-	testserver.Eventually(t, 20*time.Second, "both replicas in sync", func() error {
+	testserver.Eventually(t, time.Minute, "both replicas in sync", func() error {
 		if info := primary.Client(t).Info(t.Context(), "replication").Val(); strings.Count(info, "state=online") != 2 {
 			return errors.New(info)
 		}
@@ -150,6 +150,12 @@ func snapshots(t *testing.T, o *origin, topology, version string, methods []ambe
 	}
 	stop := o.load()
 	defer stop()
+	testserver.Eventually(t, time.Minute, "the first write", func() error {
+		if pairs, _ := testserver.LoadTorn(o.contents()); pairs == 0 {
+			return errors.New("no counters are there")
+		}
+		return nil
+	})
 	for _, method := range methods {
 		name := topology + " " + version + " by " + string(cmp.Or(method, "auto"))
 		q := amber.BackupRequest{DataStore: "orders", From: o.from, SnapshotOptions: amber.SnapshotOptions{Method: method}}

@@ -86,14 +86,14 @@ func newBadDay(t *testing.T, version string) *badDay {
 	if d.service, err = amber.New(amber.Config{Store: d.store, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}); err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, 20*time.Second, "both replicas in sync", func() error {
+	testserver.Eventually(t, time.Minute, "both replicas in sync", func() error {
 		if info := c.Info(ctx, "replication").Val(); strings.Count(info, "state=online") != 2 {
 			return errors.New(info)
 		}
 		return nil
 	})
 	d.stop = testserver.WriteLoad(t, c)
-	testserver.Eventually(t, 20*time.Second, "the first write", func() error { return c.Get(ctx, "load:b").Err() })
+	testserver.Eventually(t, time.Minute, "the first write", func() error { return c.Get(ctx, "load:b").Err() })
 	d.primary.AwaitReplicas(t, 2) // one that has acknowledged nothing of what was written isn't preferred
 	return d
 }
@@ -113,7 +113,7 @@ func (d *badDay) begin(t *testing.T) {
 	if d.started, err = d.service.Start(t.Context(), amber.BackupRequest{DataStore: "orders", From: d.primary.Options()}); err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, 30*time.Second, "the first bytes", func() error {
+	testserver.Eventually(t, time.Minute, "the first bytes", func() error {
 		select {
 		case <-d.started.Done():
 			_, err := d.started.Wait(t.Context())
@@ -187,7 +187,7 @@ func (d *badDay) unharmed(t *testing.T, alive ...*testserver.Server) {
 	t.Helper()
 	for _, s := range alive {
 		c := s.Client(t)
-		testserver.Eventually(t, 15*time.Second, s.Addr+" without our link", func() error {
+		testserver.Eventually(t, time.Minute, s.Addr+" without our link", func() error {
 			info := c.Info(t.Context(), "replication", "stats", "persistence", "clients").Val()
 			want := 0
 			for _, r := range alive {
@@ -230,6 +230,14 @@ func (d *badDay) others(without *testserver.Server) (rest []*testserver.Server) 
 	return rest
 }
 
+// linger makes every server take 20 s for a snapshot, for what has to happen in its midst and ends it.
+func (d *badDay) linger(t *testing.T) {
+	t.Helper()
+	for _, s := range d.all() {
+		d.set(t, s, "rdb-key-save-delay", "10000")
+	}
+}
+
 func (d *badDay) set(t *testing.T, s *testserver.Server, name, value string) {
 	t.Helper()
 	if err := s.Client(t).ConfigSet(t.Context(), name, value).Err(); err != nil {
@@ -254,6 +262,7 @@ func TestBadDays(t *testing.T) {
 	}
 	for name, day := range map[string]func(t *testing.T, d *badDay){
 		"the sending replica is killed": func(t *testing.T, d *badDay) {
+			d.linger(t)
 			d.begin(t)
 			if d.sender == d.primary {
 				t.Fatal("the primary sends, though it has replicas")
@@ -285,7 +294,7 @@ func TestBadDays(t *testing.T) {
 			if _, err := d.end(t); err != nil { // which server drops its links to replicas then differs by version
 				t.Logf("no backup: %v", err)
 			}
-			testserver.Eventually(t, 30*time.Second, "the others in sync", func() error {
+			testserver.Eventually(t, time.Minute, "the others in sync", func() error {
 				if info := d.sender.Client(t).Info(t.Context(), "replication").Val(); strings.Count(info, "state=online") != 2 {
 					return errors.New(info)
 				}
@@ -318,7 +327,7 @@ func TestBadDays(t *testing.T) {
 				t.Fatal(err)
 			}
 			ready(t, d)
-			testserver.Eventually(t, 30*time.Second, "all in sync", func() error {
+			testserver.Eventually(t, time.Minute, "all in sync", func() error {
 				if info := d.primary.Client(t).Info(t.Context(), "replication").Val(); strings.Count(info, "state=online") != 2 {
 					return errors.New(info)
 				}
@@ -347,6 +356,7 @@ func TestBadDays(t *testing.T) {
 			}
 		},
 		"it is cancelled": func(t *testing.T, d *badDay) {
+			d.linger(t)
 			d.begin(t)
 			d.started.Cancel()
 			select {

@@ -288,7 +288,7 @@ func TestImportUnderWay(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("error: %v", err)
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Error("it did not end soon")
 	}
 	out.Close()
@@ -392,7 +392,7 @@ func saveOnAndOn(t *testing.T, client *redis.Client) (saves func() int64, stop f
 	return n.Load, func() {
 		cancel()
 		<-done
-		testserver.Eventually(t, 10*time.Second, "the last save has ended", func() error {
+		testserver.Eventually(t, time.Minute, "the last save has ended", func() error {
 			info, err := client.Info(t.Context(), "persistence").Result()
 			if err == nil && !strings.Contains(info, "rdb_bgsave_in_progress:0") {
 				err = fmt.Errorf("it has not:\n%s", info)

@@ -49,7 +49,7 @@ func (g *gate) Snapshot(ctx context.Context) (backup.Snapshot, error) {
 
 func (g *gate) await(t *testing.T, n int32) {
 	t.Helper()
-	testserver.Eventually(t, 10*time.Second, fmt.Sprintf("%d backups at work", n), func() error {
+	testserver.Eventually(t, time.Minute, fmt.Sprintf("%d backups at work", n), func() error {
 		if got := g.waiting.Load(); got != n {
 			return fmt.Errorf("%d are", got)
 		}
@@ -156,7 +156,7 @@ func TestStartCancel(t *testing.T) {
 		st.Cancel()
 		select {
 		case <-st.Done():
-		case <-time.After(3 * time.Second):
+		case <-time.After(10 * time.Second):
 			t.Fatal("it goes on")
 		}
 		if b, err := st.Wait(t.Context()); b != nil || !errors.Is(err, context.Canceled) {

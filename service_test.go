@@ -60,7 +60,7 @@ func TestEveryServer(t *testing.T) {
 
 			service := newService(t)
 			stop := testserver.WriteLoad(t, client)
-			testserver.Eventually(t, 10*time.Second, "the first write", func() error { return client.Get(ctx, "load:b").Err() })
+			testserver.Eventually(t, time.Minute, "the first write", func() error { return client.Get(ctx, "load:b").Err() })
 			b, err := service.Backup(ctx, amber.BackupRequest{DataStore: "orders", From: from.Options()})
 			if writes := stop(); writes == 0 {
 				t.Error("nothing was written during the backup")

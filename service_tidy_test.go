@@ -66,7 +66,7 @@ func TestTidy(t *testing.T) {
 	}
 	run()
 	run()
-	testserver.Eventually(t, 20*time.Second, "one of two tidies", func() error {
+	testserver.Eventually(t, time.Minute, "one of two tidies", func() error {
 		if s, p := told(); s != 1 || p != 2 {
 			return fmt.Errorf("swept %d times, %d deleted", s, p)
 		}
@@ -107,7 +107,7 @@ func TestPruneAfterBackup(t *testing.T) {
 	if r.State != schedule.RunDone {
 		t.Fatalf("the run is %+v", r)
 	}
-	testserver.Eventually(t, 10*time.Second, "the former one is deleted", func() error {
+	testserver.Eventually(t, time.Minute, "the former one is deleted", func() error {
 		_, err := s.Get(ctx, old)
 		if errors.Is(err, catalog.ErrNotFound) {
 			return nil
@@ -138,7 +138,7 @@ func TestTidyAgain(t *testing.T) {
 		select {
 		case name := <-swept:
 			return name
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("nothing is swept any more")
 			return ""
 		}
