@@ -81,7 +81,7 @@ func TestKilledReplica(t *testing.T) {
 	}
 	each := func(what string, enough func(dataStore string) bool) {
 		t.Helper()
-		testserver.Eventually(t, 30*time.Second, what, func() error {
+		testserver.Eventually(t, 2*time.Minute, what, func() error {
 			for _, s := range stores {
 				if !enough(s) {
 					return fmt.Errorf("%s: %s", s, out.String())
@@ -108,16 +108,19 @@ func TestKilledReplica(t *testing.T) {
 		before[s] = done("replica-b", s)
 	}
 	each("the other one goes on", func(s string) bool { return done("replica-b", s) >= before[s]+2 })
-	if !strings.Contains(out.String(), "replica-a is gone") {
-		t.Errorf("nobody notices that it is gone:\n%s", out.String())
-	}
+	testserver.Eventually(t, time.Minute, "somebody notices that it is gone", func() error {
+		if !strings.Contains(out.String(), "replica-a is gone") {
+			return errors.New(out.String())
+		}
+		return nil
+	})
 
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case err = <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		err = errors.New("it doesn't end")
 	}
 	if err != nil {
@@ -151,6 +154,7 @@ func TestKilledReplica(t *testing.T) {
 			switch {
 			case r.State == schedule.RunDone:
 			case r.State == schedule.RunMissed && strings.Contains(r.Reason, "no scheduler was there"):
+			case r.State == schedule.RunSkipped && strings.Contains(r.Reason, "has not ended"): // a busy machine took a minute and a half second for the one before
 			case r.State == schedule.RunRunning && i == len(dues)-1: // the host ended it
 			default:
 				t.Errorf("%s due %s is %s: %s", p.DataStore, due, r.State, r.Reason)
@@ -165,7 +169,7 @@ func TestKilledReplica(t *testing.T) {
 		}
 	}
 	for _, s := range stores {
-		if !regexp.MustCompile(s + `: due times map\[done:\d+( missed:\d+)?\], done by map\[.*replica-b:\d+\]`).MatchString(out.String()) {
+		if !regexp.MustCompile(s + `: due times map\[done:\d+( (missed|running|skipped):\d+)*\], done by map\[.*replica-b:\d+\]`).MatchString(out.String()) {
 			t.Errorf("there is no summary of %s", s)
 		}
 	}
