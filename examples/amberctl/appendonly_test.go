@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
@@ -28,7 +27,7 @@ func TestAppendOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(s.Dir, "appendonlydir")
-	testserver.Eventually(t, 20*time.Second, "the rewrite is over, and what it replaced is gone", func() error {
+	testserver.Eventually(t, patience, "the rewrite is over, and what it replaced is gone", func() error {
 		bases, err := filepath.Glob(filepath.Join(dir, "*.base.*"))
 		if info := client.Info(t.Context(), "persistence").Val(); err == nil && (len(bases) != 1 || !strings.Contains(info, "aof_rewrite_in_progress:0") || !strings.Contains(info, "aof_rewrite_scheduled:0")) {
 			err = fmt.Errorf("%v, %s", bases, info)

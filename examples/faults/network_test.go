@@ -40,7 +40,10 @@ func TestBadNetwork(t *testing.T) {
 				t.Parallel()
 				proxy := teststore.StartProxy(t, s.Addr)
 				prefix := strings.ReplaceAll(t.Name(), "_", "-")
-				direct, harmed := service(t, s.URL, bucket, prefix), service(t, proxy.URL, bucket, prefix)
+				direct, harmed := service(t, s.URL, bucket, prefix, 20), service(t, proxy.URL, bucket, prefix, 20)
+				if !c.passes { // how long it takes until that is told is to be waited for
+					harmed = service(t, proxy.URL, bucket, prefix, 1)
+				}
 				first, err := direct.Backup(t.Context(), amber.BackupRequest{DataStore: "orders", Snapshotter: chaos.Bytes(c.data)})
 				if err != nil {
 					t.Fatal(err)
@@ -80,16 +83,17 @@ func TestBadNetwork(t *testing.T) {
 	}
 }
 
-func service(t *testing.T, endpoint, bucket, prefix string) *amber.Service {
+// service returns a service that gives up after so many times 5 s, and takes a standstill of so many times 2 s for the end of a connection.
+func service(t *testing.T, endpoint, bucket, prefix string, patience time.Duration) *amber.Service {
 	t.Helper()
 	cfg := config(endpoint, bucket, prefix)
-	cfg.Timeout = 2 * time.Second
+	cfg.Timeout = patience * 2 * time.Second
 	store, err := s3store.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	svc, err := amber.New(amber.Config{Store: retry.New(store, &retry.Options{Wait: 10 * time.Millisecond, Time: 5 * time.Second, Stall: 3 * time.Second})})
+	svc, err := amber.New(amber.Config{Store: retry.New(store, &retry.Options{Wait: 10 * time.Millisecond, Time: patience * 5 * time.Second, Stall: patience * 3 * time.Second})})
 	if err != nil {
 		t.Fatal(err)
 	}

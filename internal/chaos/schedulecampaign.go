@@ -260,6 +260,9 @@ func (s *slot) pause() {
 	s.until = time.Now().Add(leaseTTL + clockSkew + rand.N(4*time.Second))
 }
 
+// stopWithin is how long a process may take to stop, on a busy machine.
+const stopWithin = 20 * time.Second
+
 // term lets the process stop as a host does.
 func (s *slot) term() {
 	if s.cmd == nil || !s.until.IsZero() {
@@ -268,7 +271,7 @@ func (s *slot) term() {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	s.r.n.Stops++
 	s.asked = true
-	s.until = time.Now().Add(5 * time.Second)
+	s.until = time.Now().Add(stopWithin)
 }
 
 // revive lets a process go on, or starts another one, when its time has come; and notices one that has ended.
@@ -293,7 +296,7 @@ func (s *slot) revive() {
 	case s.cmd == nil:
 		s.start()
 	case s.asked:
-		s.r.wrong("a process was told to stop and goes on for more than 5 s:\n%s", s.log)
+		s.r.wrong("a process was told to stop and goes on for more than %v:\n%s", stopWithin, s.log)
 		s.kill()
 	default:
 		s.cmd.Process.Signal(syscall.SIGCONT)
@@ -365,7 +368,7 @@ func (r *scheduleRun) settle() {
 	var running sync.WaitGroup
 	running.Go(func() { last.Run(ctx) })
 	var found []string
-	for deadline := time.Now().Add(45 * time.Second); ; time.Sleep(300 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
 		st, err := Look(ctx, r.Store)
 		if err != nil && time.Now().Before(deadline) {
 			continue // something was changed or removed while it was looked at

@@ -77,7 +77,7 @@ func TestClusterWithReplicasAndPassword(t *testing.T) {
 				opts.OnConnect = func(ctx context.Context, conn *redis.Conn) error { return conn.ReadOnly(ctx).Err() }
 				reader := redis.NewClient(opts)
 				defer reader.Close()
-				Eventually(t, 10*time.Second, "the replica has the primary's keys", func() error {
+				Eventually(t, time.Minute, "the replica has the primary's keys", func() error {
 					want, got := Snapshot(t, p.Client(t)), Snapshot(t, reader)
 					if len(want) == 0 || !maps.Equal(want, got) {
 						return fmt.Errorf("of %d keys: %s", len(want), Diff(want, got))

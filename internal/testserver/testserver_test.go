@@ -374,7 +374,7 @@ func TestNoServerOutlivesItsTest(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	for _, pid := range pids {
-		Eventually(t, 10*time.Second, "the server is gone", func() error {
+		Eventually(t, time.Minute, "the server is gone", func() error {
 			if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(state), ") Z ") {
 				return nil // dead; whoever adopted it has not asked yet
 			}
@@ -390,7 +390,7 @@ func TestWriteLoad(t *testing.T) {
 	s := Start(t, "valkey-8.1")
 	c := s.Client(t)
 	stop := WriteLoad(t, c)
-	Eventually(t, 10*time.Second, "something was written", func() error { return c.Get(t.Context(), "load:b").Err() })
+	Eventually(t, time.Minute, "something was written", func() error { return c.Get(t.Context(), "load:b").Err() })
 	n := stop()
 	snap := Snapshot(t, c)
 	if n == 0 || snap["0/load:a"] != snap["0/load:b"] {

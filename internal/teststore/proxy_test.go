@@ -34,9 +34,16 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	whole("unharmed")
-	p.CutDown(100_000, false)
-	if n, err := get(time.Minute); n < 90_000 || n > 100_000 || err == nil {
-		t.Errorf("cut: %d bytes, %v", n, err)
+	cuts := 0
+	for n := 0; n < 90_000; { // a client that is held up may not have taken all that was sent before a reset, which is lost then
+		if cuts++; cuts > 10 {
+			t.Fatalf("cut too early, %d times: the last time after %d bytes", cuts-1, n)
+		}
+		p.CutDown(100_000, false)
+		var err error
+		if n, err = get(time.Minute); n > 100_000 || err == nil {
+			t.Errorf("cut: %d bytes, %v", n, err)
+		}
 	}
 	whole("after the only cut")
 	p.CutDown(100_000, true)
@@ -45,8 +52,8 @@ func TestProxy(t *testing.T) {
 			t.Errorf("cut again: %d bytes, %v", n, err)
 		}
 	}
-	if n := p.Cuts(); n != 3 {
-		t.Errorf("%d cuts, want 3", n)
+	if n := p.Cuts(); n != cuts+2 {
+		t.Errorf("%d cuts, want %d", n, cuts+2)
 	}
 	p.Heal()
 	whole("healed")
