@@ -109,6 +109,9 @@ func TestSweep(t *testing.T) {
 	if _, err := h.store.Stat(t.Context(), orphan); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("the orphan is still there: %v", err)
 	}
+	if _, err := h.store.Stat(t.Context(), "lost/"+string(corrupt)+"/part-0000.rdb.zst"); err != nil {
+		t.Errorf("the sweep took a part whose manifest can't be read: %v", err)
+	}
 	if _, err := h.runner.Sweep(t.Context(), time.Second); err == nil {
 		t.Error("a grace of a second was taken")
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -280,6 +281,36 @@ func testRefused(t *testing.T, raw []byte, change func(*catalog.Backup), check f
 	if _, err := newRestorer(t, store).Verify(t.Context(), b.ID, nil); err != nil {
 		t.Errorf("with everything put right: %v", err)
 	}
+}
+
+// A manifest without parts, whatever catalog gives it, is no backup: to restore it would be to empty the target.
+func TestNoParts(t *testing.T) {
+	store := memstore.New(nil)
+	b := keep(t, store, snapshotOf(10), nil)
+	r, err := restore.New(restore.Config{Store: store, Catalog: partless{newCatalog(t, store)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &target{}
+	if _, err := r.Restore(t.Context(), b.ID, to, nil); !errors.Is(err, restore.ErrNotVerified) || !strings.Contains(err.Error(), "no parts") || to.loads > 0 {
+		t.Errorf("Restore: %v, Load was called %d times", err, to.loads)
+	}
+	if _, err := r.Verify(t.Context(), b.ID, nil); !errors.Is(err, restore.ErrNotVerified) {
+		t.Errorf("Verify: %v", err)
+	}
+}
+
+// partless is a catalog whose manifests have lost what is in them.
+type partless struct{ catalog.Catalog }
+
+func (p partless) Get(ctx context.Context, id catalog.ID) (*catalog.Backup, catalog.Revision, error) {
+	b, rev, err := p.Catalog.Get(ctx, id)
+	if err == nil {
+		c := *b
+		c.Parts, c.Keys, c.DBs = nil, 0, nil
+		b = &c
+	}
+	return b, rev, err
 }
 
 // A store that can't be read says nothing about the backup.

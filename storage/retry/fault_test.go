@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/storage"
+	"github.com/amberkv/amber/storage/filestore"
 	"github.com/amberkv/amber/storage/memstore"
 	"github.com/amberkv/amber/storage/retry"
 	"github.com/amberkv/amber/storage/storetest"
@@ -467,6 +468,28 @@ func (s *stumbling) List(ctx context.Context, prefix string) iter.Seq2[storage.I
 				return
 			}
 		}
+	}
+}
+
+// TestSweptTwice: what a sweep removed whose answer was lost counts, too.
+func TestSweptTwice(t *testing.T) {
+	files, err := filestore.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	w, err := files.Create(t.Context(), "unfinished", nil)
+	if err == nil {
+		_, err = w.Write([]byte("bytes"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	faulty := storetest.NewFaulty(files, storetest.Fault{Op: storetest.OpSweep, Call: 1, Mode: storetest.After, Err: storage.ErrTransient})
+	s := retry.New(faulty, &retry.Options{Wait: time.Millisecond})
+	if n, size, err := s.SweepUnfinished(t.Context(), time.Now().Add(time.Hour)); n != 1 || size != 5 || err != nil || faulty.Fired() != 1 {
+		t.Errorf("%d files of %d bytes are swept, %v, with %d faults; want 1 of 5 bytes", n, size, err, faulty.Fired())
 	}
 }
 
