@@ -140,7 +140,7 @@ func fill(t *testing.T, c *redis.Client) {
 // loader makes one for a server; change may be nil.
 func loader(t *testing.T, s *testserver.Server, change func(*Config)) *Loader {
 	t.Helper()
-	cfg := Config{Options: s.Options(), Listen: "127.0.0.1:0", Contact: 5 * time.Second, Grace: 5 * time.Second, Logger: logger(t)}
+	cfg := Config{Options: s.Options(), Listen: "127.0.0.1:0", Contact: 30 * time.Second, Grace: 30 * time.Second, Logger: logger(t)}
 	if change != nil {
 		change(&cfg)
 	}

@@ -22,7 +22,7 @@ func TestTargetKilledWhileLoadingFromDisk(t *testing.T) {
 			fill(t, c)
 			before := state(t, c)
 			img = spool(t, c, img)
-			set(t, c, "key-load-delay", "10000")
+			set(t, c, "key-load-delay", "20000")
 			done := false
 			l := loader(t, s, func(c *Config) { c.Grace = 30 * time.Second })
 			_, err := l.Load(t.Context(), img, &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
@@ -146,7 +146,7 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			c := s.Client(t)
 			fill(t, c)
 			img = spool(t, c, img)
-			set(t, c, "key-load-delay", "10000")
+			set(t, c, "key-load-delay", "20000")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var at time.Time
@@ -171,14 +171,15 @@ func TestCancelWhileLoadingFromDisk(t *testing.T) {
 			holds(t, s, img)
 
 			// With more patience it is brought back, with the whole backup.
-			set(t, c, "key-load-delay", "1000", setPassword, "")
+			set(t, c, "key-load-delay", "10000", setPassword, "")
 			before := state(t, c)
 			ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
 			l.cfg.Grace = 20 * time.Second
 			_, err = l.Load(ctx, img, &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
-				if p.Stage == restore.StageLoad && p.Bytes > p.Total/2 {
+				if p.Stage == restore.StageLoad && p.Bytes > p.Total/2 && ctx.Err() == nil {
 					cancel()
+					time.AfterFunc(300*time.Millisecond, func() { c.ConfigSet(t.Context(), "key-load-delay", "0") })
 				}
 			}})
 			partialError(t, err, restore.TargetLoaded)

@@ -345,7 +345,7 @@ func TestImpostorWithoutPassword(t *testing.T) {
 	l := loader(t, s, func(c *Config) {
 		via(c)
 		c.Options.Username, c.Options.Password = "keeper", "pw"
-		c.Contact = 500 * time.Millisecond
+		c.Contact = 2 * time.Second // within which the other comes
 	})
 	_, err := l.Load(t.Context(), img, nil)
 	close(release)
@@ -407,7 +407,7 @@ func TestAcknowledgementLost(t *testing.T) {
 			img := sample(t, version, 60)
 			s := testserver.Start(t, version)
 			_, via := newProxy(t, func(p *proxy) { p.deaf = true })
-			l := loader(t, s, func(c *Config) { via(c); c.Stall = 500 * time.Millisecond })
+			l := loader(t, s, func(c *Config) { via(c); c.Stall = time.Second })
 			if _, err := l.Load(t.Context(), img, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -458,10 +458,12 @@ func (o opening) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error
 
 // Two restores into one target at a time: one is refused by the loader, or by what the target says.
 func TestTwoAtOnce(t *testing.T) {
-	img := sample(t, "redis-8.0", 60)
-	s := testserver.Start(t, "redis-8.0", "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+	img := sample(t, "redis-8.0", 300)
+	s := testserver.Start(t, "redis-8.0", "--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
 	l, other := loader(t, s, nil), loader(t, s, nil)
+	tried := false
 	_, err := l.Load(t.Context(), img, whenSent(func() {
+		tried = true
 		for _, l := range []*Loader{l, other} {
 			_, err := l.Load(t.Context(), img, replace)
 			var partial *restore.PartialError
@@ -469,9 +471,10 @@ func TestTwoAtOnce(t *testing.T) {
 				t.Errorf("a second restore gives %v", err)
 			}
 		}
+		set(t, s.Client(t), "key-load-delay", "0") // it has loaded long enough
 	}))
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || !tried {
+		t.Fatal(err, tried)
 	}
 	holds(t, s, img)
 }
