@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/amberkv/amber/catalog"
@@ -280,7 +281,9 @@ func TestSleeperAcrossDelete(t *testing.T) {
 }
 
 // TestLoserIsSeen: what a writer who lost against a deletion is about to remove is no corrupt backup to those who meet it.
-func TestLoserIsSeen(t *testing.T) {
+func TestLoserIsSeen(t *testing.T) { synctest.Test(t, loserIsSeen) } // where nobody is late
+
+func loserIsSeen(t *testing.T) {
 	m := memstore.New(nil)
 	calm := newCatalog(t, m, nil)
 	b := backup(1, catalog.StateRunning)
