@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/amberkv/amber/storage"
@@ -21,7 +22,7 @@ import (
 	"github.com/amberkv/amber/storage/storetest"
 )
 
-// swift finds out soon that a call hangs, and holds little.
+// swift finds out soon that a call hangs, and holds little. Time passes only while everybody waits, so that no machine is too slow for it.
 var swift = &retry.Options{Wait: time.Millisecond, Stall: 10 * time.Millisecond, Hold: 500}
 
 var ops = []storetest.Op{storetest.OpCreate, storetest.OpWrite, storetest.OpCommit, storetest.OpOpen, storetest.OpRead, storetest.OpStat,
@@ -142,6 +143,10 @@ func work(ctx context.Context, s storage.Store) error {
 // nobody notices.
 func TestEveryCallFailsOnce(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, everyCallFailsOnce)
+}
+
+func everyCallFailsOnce(t *testing.T) {
 	modes := map[string]storetest.Mode{"before": storetest.Before, "after": storetest.After, "hang": storetest.Hang, "stall": storetest.Stall,
 		"short write": storetest.ShortWrite, "cut": storetest.Cut, "doubled": storetest.Doubled, "midway": storetest.Midway}
 	total := 0
@@ -208,7 +213,9 @@ func TestSuiteOverFaults(t *testing.T) {
 }
 
 // TestPermanent: what isn't for the moment is returned at once.
-func TestPermanent(t *testing.T) {
+func TestPermanent(t *testing.T) { synctest.Test(t, permanent) }
+
+func permanent(t *testing.T) {
 	for _, op := range ops {
 		for _, cause := range []error{storetest.ErrInjected, errors.Join(storage.ErrTransient, storage.ErrDenied), errors.Join(storage.ErrTransient, storage.ErrRetained)} {
 			s := storetest.NewFaulty(memstore.New(nil), storetest.Fault{Op: op, Err: cause})
@@ -225,6 +232,10 @@ func TestPermanent(t *testing.T) {
 // TestGivenUp: tries are bounded in number and in time, and the error tells so.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, givenUp)
+}
+
+func givenUp(t *testing.T) {
 	for _, op := range ops {
 		opts := *swift
 		opts.Attempts = 4
@@ -252,6 +263,10 @@ func TestGivenUp(t *testing.T) {
 // TestCancelled: cancelling ends the waiting, and a call that hangs, at once.
 func TestCancelled(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, cancelled)
+}
+
+func cancelled(t *testing.T) {
 	for _, mode := range []storetest.Mode{storetest.Before, storetest.Hang} {
 		for _, op := range ops {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -281,6 +296,10 @@ func TestCancelled(t *testing.T) {
 // TestHung: a call that hangs for ever is given up, and the error says that it hung and not that its caller went away.
 func TestHung(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, hung)
+}
+
+func hung(t *testing.T) {
 	for _, op := range ops {
 		opts := *swift
 		opts.Attempts, opts.Stall = 2, 5*time.Millisecond
@@ -296,6 +315,10 @@ func TestHung(t *testing.T) {
 // by looking.
 func TestLarge(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, large)
+}
+
+func large(t *testing.T) {
 	data := noise(1000)
 	for _, opts := range []*storage.CreateOptions{nil, onlyNew} {
 		for op, modes := range map[storetest.Op][]storetest.Mode{
@@ -328,7 +351,9 @@ func TestLarge(t *testing.T) {
 }
 
 // TestOtherBytes: a Commit whose answer was lost is not taken for one that worked if other bytes are there.
-func TestOtherBytes(t *testing.T) {
+func TestOtherBytes(t *testing.T) { synctest.Test(t, otherBytes) }
+
+func otherBytes(t *testing.T) {
 	for _, size := range []int{300, 2000} { // held and not
 		data := noise(size)
 		for _, mine := range []bool{true, false} {
@@ -376,7 +401,9 @@ func (w *meddlersWriter) Commit(ctx context.Context) (storage.Info, error) {
 }
 
 // TestUnclear: when it can't be found out whose object is there, the error doesn't say that it is somebody else's.
-func TestUnclear(t *testing.T) {
+func TestUnclear(t *testing.T) { synctest.Test(t, unclear) }
+
+func unclear(t *testing.T) {
 	m := memstore.New(nil)
 	s := storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpCommit, Call: 1, Mode: storetest.After, Err: storage.ErrTransient},
 		storetest.Fault{Op: storetest.OpStat})
@@ -387,7 +414,9 @@ func TestUnclear(t *testing.T) {
 }
 
 // TestChanged: an object that is replaced while it is read isn't read on as if it were the same.
-func TestChanged(t *testing.T) {
+func TestChanged(t *testing.T) { synctest.Test(t, changed) }
+
+func changed(t *testing.T) {
 	for _, versioned := range []bool{true, false} {
 		for _, size := range []int{5000, 4000} {
 			m := memstore.New(nil)
@@ -408,6 +437,7 @@ func TestChanged(t *testing.T) {
 					t.Fatal(n, err)
 				}
 			}
+			time.Sleep(time.Millisecond) // that nobody replaces it in the same moment
 			if err := storage.WriteFile(t.Context(), m, "x", make([]byte, size), nil); err != nil {
 				t.Fatal(err)
 			}
@@ -514,7 +544,9 @@ func TestAbilities(t *testing.T) {
 }
 
 // TestLateAlarm: a Create that returns just after it was given up can't be written to, and is made again.
-func TestLateAlarm(t *testing.T) {
+func TestLateAlarm(t *testing.T) { synctest.Test(t, lateAlarm) }
+
+func lateAlarm(t *testing.T) {
 	m := memstore.New(nil)
 	s := &late{Store: m}
 	if err := write(t.Context(), retry.New(s, &retry.Options{Hold: 100, Stall: 20 * time.Millisecond, Wait: time.Millisecond}), "x", noise(1000), nil); err != nil || s.creates != 2 {
@@ -537,7 +569,9 @@ func (l *late) Create(ctx context.Context, key string, opts *storage.CreateOptio
 }
 
 // TestLateArrival: an exclusive create that seemed lost arrives after all, while it is made again. ErrExists means the first then, if the bytes are its.
-func TestLateArrival(t *testing.T) {
+func TestLateArrival(t *testing.T) { synctest.Test(t, lateArrival) }
+
+func lateArrival(t *testing.T) {
 	for _, mine := range []bool{true, false} {
 		data := noise(300)
 		arriving := bytes.Clone(data)

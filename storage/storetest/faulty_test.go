@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/amberkv/amber/storage"
@@ -21,7 +22,9 @@ func TestFaultyWithoutFaults(t *testing.T) {
 }
 
 // TestFaulty makes every call fail in every mode, and looks at the error and the effect.
-func TestFaulty(t *testing.T) {
+func TestFaulty(t *testing.T) { synctest.Test(t, faulty) } // where nothing hangs because the machine is busy
+
+func faulty(t *testing.T) {
 	ctx := t.Context()
 	own := errors.New("an error of the test's own")
 	for _, op := range []storetest.Op{
