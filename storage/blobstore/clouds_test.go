@@ -127,7 +127,7 @@ func (c *cloud) finished(t *testing.T, when string) {
 	t.Helper()
 	// What is cleaned up in the background has its time.
 	var removed int
-	for range 50 {
+	for range 300 {
 		var err error
 		if removed, err = countUnfinished(c); err != nil {
 			t.Fatal(err)

@@ -78,7 +78,7 @@ func TestReadGivesUp(t *testing.T) {
 	s.Bucket("bucket")
 	c := newCloud(t, "gcs", s.Server, "", openGCS)
 	put(t, c.direct, "object", pattern(1<<20))
-	c.proxy.Slow(2 << 20)
+	c.proxy.Slow(256 << 10) // so that the rest is not on its way already when the server is killed
 	r, err := c.Open(t.Context(), "object", 0, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func replacedWhileCut(t *testing.T, c *cloud) {
 	const size = 1 << 20
 	for _, now := range []string{"replaced", "deleted"} {
 		put(t, c.direct, "object", bytes.Repeat([]byte("a"), size))
-		c.proxy.Slow(2 << 20) // so that the rest is not on its way already
+		c.proxy.Slow(256 << 10) // so that the rest is not on its way already
 		r, err := c.Open(t.Context(), "object", 0, -1)
 		if err != nil {
 			t.Fatal(err)
