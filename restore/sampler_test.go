@@ -149,10 +149,12 @@ func TestSamplerPassesOnWhatever(t *testing.T) {
 			r.Close()
 		}
 	}
-	time.Sleep(10 * time.Millisecond)
-	if n := runtime.NumGoroutine(); n > before {
-		t.Errorf("%d goroutines are left of %d", n-before, before)
-	}
+	testserver.Eventually(t, 20*time.Second, "no goroutines are left", func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			return fmt.Errorf("%d more than %d", n-before, before)
+		}
+		return nil
+	})
 }
 
 // TestSamplerIsClosedWhileItIsRead ends a reader under another goroutine, as a loader that is cancelled does.

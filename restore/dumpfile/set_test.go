@@ -98,7 +98,7 @@ func TestLoaderOfOwnSets(t *testing.T) {
 				return keys
 			},
 		}
-	}, src, &loadertest.Options{Contents: keysOfSet(t, src), CancelWithin: time.Second})
+	}, src, &loadertest.Options{Contents: keysOfSet(t, src), CancelWithin: 3 * time.Second})
 }
 
 // TestOwnSet: the files of a set come out as they went in, with what is behind their ends and the ID they share, also through encryption. Whatever else is asked for
