@@ -188,15 +188,26 @@ func compareButLost(t *testing.T, got map[string]string, img *image, rep *restor
 	}
 }
 
-// killer ends a server while a restore writes to it, and lets it come back.
-func killWhen(s *testserver.Server, t *testing.T, bytes int64) *restore.Options {
-	var once sync.Once
-	return &restore.Options{Conflict: restore.Replace, Progress: func(p restore.Progress) {
-		if p.Stage == restore.StageLoad && p.Bytes > bytes {
-			once.Do(func() { s.Restart(t) })
-		}
-	}}
+// A turning is a backup that does something once, when so many bytes of it were read.
+type turning struct {
+	*image
+	at   int64
+	once sync.Once
+	do   func()
 }
+
+func (s *turning) Open(ctx context.Context, p catalog.Part) (io.ReadCloser, error) {
+	in, err := s.image.Open(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	then := readerFunc(func([]byte) (int, error) { s.once.Do(s.do); return 0, io.EOF })
+	return io.NopCloser(io.MultiReader(io.LimitReader(in, s.at), then, in)), nil
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // A target that dies and comes back with what it was told is restored to the end; one that comes back without is an error. The versions take turns, but
 // with CAMPAIGN=1 each does both.
@@ -215,7 +226,8 @@ func TestTargetKilled(t *testing.T) {
 				}
 				s := testserver.Start(t, version, args...)
 				l := loader(t, slow(s.Options()), nil)
-				rep, err := l.Load(t.Context(), img, killWhen(s, t, img.backup.RawBytes/3))
+				dies := &turning{image: img, at: img.backup.RawBytes / 3, do: func() { s.Restart(t) }} // and comes back
+				rep, err := l.Load(t.Context(), dies, replace)
 				c := s.Client(t)
 				got := testserver.Snapshot(t, c)
 				var partial *restore.PartialError
