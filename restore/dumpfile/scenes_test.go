@@ -371,7 +371,7 @@ func TestLoader(t *testing.T) {
 				return keysOf(t, rdb.NewReader(strings.NewReader(read(t, store, "dump.rdb")), nil))
 			},
 		}
-	}, src, &loadertest.Options{Contents: want, CancelWithin: time.Second})
+	}, src, &loadertest.Options{Contents: want, CancelWithin: 3 * time.Second})
 }
 
 // And with a set, which gets a stream in Dragonfly's dialect.
@@ -401,7 +401,7 @@ func TestLoaderOfSets(t *testing.T) {
 				return keys
 			},
 		}
-	}, src, &loadertest.Options{Contents: keysOf(t, rdb.NewReader(bytes.NewReader(src.data), nil)), CancelWithin: time.Second})
+	}, src, &loadertest.Options{Contents: keysOf(t, rdb.NewReader(bytes.NewReader(src.data), nil)), CancelWithin: 3 * time.Second})
 }
 
 // A source that breaks off, or ends early, leaves nothing in the directory, not even what no server looks for.
