@@ -26,9 +26,7 @@ func TestSentinelIsFollowed(t *testing.T) {
 			testserver.StartReplica(t, version, primary, "--requirepass", canary)
 			testserver.Generate(t, primary.Client(t), 200, 5)
 			want := testserver.Snapshot(t, primary.Client(t))
-			if err := primary.Client(t).Wait(ctx, 1, 0).Err(); err != nil { // for the replica to have them
-				t.Fatal(err)
-			}
+			primary.AwaitReplicas(t, 1)
 			for name, test := range map[string]struct {
 				own     string // the Sentinel's password
 				options amber.SnapshotOptions

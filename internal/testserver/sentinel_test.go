@@ -3,7 +3,6 @@ package testserver
 import (
 	"strconv"
 	"testing"
-	"time"
 )
 
 // Sentinels of every version watch a group, with a password or TLS too, and promote its replica, asked or when the primary dies.
@@ -27,8 +26,7 @@ func TestSentinelsTLS(t *testing.T) {
 	version := "valkey-8.1"
 	primary := StartTLS(t, version, "--tls-replication", "yes")
 	second := start(t, version, t.TempDir(), primary.TLS, logReady, []string{"--tls-replication", "yes", "--replicaof", primary.Host + " " + strconv.Itoa(primary.Port)})
-	c := primary.Client(t)
-	Eventually(t, 30*time.Second, "the replica is there", func() error { return c.Wait(t.Context(), 1, time.Second).Err() })
+	primary.AwaitReplicas(t, 1)
 	s := StartSentinels(t, version, 1, primary, nil)
 	if got := s.Failover(t); got != second.Addr {
 		t.Errorf("the primary is %s now, want %s", got, second.Addr)
