@@ -242,7 +242,7 @@ func (w *workload) next() []any {
 	case 41:
 		return []any{"SETBIT", w.key("s"), r.IntN(200), r.IntN(2)}
 	case 42:
-		return []any{"GETEX", w.key("s"), "PX", 1 + r.IntN(100_000)}
+		return []any{"GETEX", w.key("s"), "PX", 100_000_000 + r.IntN(100_000)}
 	case 43:
 		return []any{"GETDEL", w.key("s")}
 	case 44:
@@ -264,7 +264,7 @@ func (w *workload) next() []any {
 			return []any{"SWAPDB", 0, 1 + r.IntN(w.dbs-1)}
 		}
 	}
-	return []any{"SET", w.key("s"), strings.Repeat("long ", r.IntN(3000)), "PX", 200 + r.IntN(1_000_000)}
+	return []any{"SET", w.key("s"), strings.Repeat("long ", r.IntN(3000)), "PX", 100_000_000 + r.IntN(1_000_000)}
 }
 
 // run executes commands in transactions of several, and outside of any.
