@@ -77,10 +77,7 @@ func (w *files) copy(told *teller, src restore.Source, p catalog.Part, key strin
 func wholeSet(ctx context.Context, src restore.Source, own []catalog.Part) error {
 	const name = "set"
 	dir := &parts{ctx: ctx, src: src, names: dfs.Names(name, len(own)-1), files: own}
-	set, err := dfs.Open(dir, dir.names[len(own)-1])
-	if err == nil && len(set.Shards) != len(own)-1 {
-		err = fmt.Errorf("%w: the summary counts %d shards of %d", dfs.ErrIncomplete, len(set.Shards), len(own)-1)
-	}
+	_, err := dfs.Open(dir, dir.names[len(own)-1])
 	if errors.Is(err, dfs.ErrIncomplete) {
 		return fmt.Errorf("%w: the backup's files are not one set: %w; with another number of shards a new one is made of its keys", restore.ErrRefused, err)
 	}

@@ -180,6 +180,11 @@ func TestOwnSetThatIsNone(t *testing.T) {
 			t.Errorf("%s, as a new set: %v", name, err)
 		}
 	}
+	b := shelf.keep(t, mini+"0000.dfs", mini+"0001.dfs", mini+"0001.dfs", mini+"summary.dfs")
+	store := memstore.New(nil)
+	if _, err := shelf.restorer.Restore(t.Context(), b.ID, newLoader(t, dumpfile.Config{Store: store, Name: "dump", Set: true}), nil); !errors.Is(err, restore.ErrRefused) || len(names(t, store)) > 0 {
+		t.Errorf("a shard too many: %v, %q", err, names(t, store))
+	}
 }
 
 // A file of a set that breaks off, has a byte more, or isn't what it was when it was counted leaves nothing.
