@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"strings"
@@ -148,11 +149,15 @@ func TestFailover(t *testing.T) {
 		c.Generate(t, 300, 1)
 		nodes := c.Primaries()
 		want := c.Contents(t)
-		for _, s := range c.Nodes() { // so that all is not in the sockets when a node dies
-			if err := s.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "3000").Err(); err != nil {
+		delay := func(s *testserver.Server, us string) {
+			if err := s.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", us).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
+		for _, s := range c.Nodes() {
+			delay(s, "3000")
+		}
+		delay(nodes[1], "20000") // so that all is not in the sockets when it dies, however late that is
 		h := newHouse(t)
 		stop := c.WriteLoad(t)
 		d := &driver{}
@@ -191,6 +196,7 @@ func TestFailover(t *testing.T) {
 		h.restore(t, b, one.Options())
 		checkContents(t, "one server", want, testserver.Snapshot(t, one.Client(t)), 3)
 
+		delay(promoted, "20000")
 		// Without a replica: an error within the time that was given, and the others are left alone.
 		same := unharmed(t, []*testserver.Server{nodes[0], nodes[2]})
 		begin := time.Now()
@@ -393,7 +399,7 @@ func TestTLS(t *testing.T) {
 
 	// Its replica dies in the middle: the shard begins again at its primary.
 	second := c.Replicas(c.Primaries()[1])[0]
-	if err := second.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "5000").Err(); err != nil {
+	if err := second.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "50000").Err(); err != nil {
 		t.Fatal(err)
 	}
 	var once sync.Once
@@ -425,10 +431,16 @@ func TestCancel(t *testing.T) {
 	}
 	// While slots are waited for.
 	c.BeginMove(t, 5, nodes[1])
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	begin := time.Now()
-	_, err := of(t, nodes[0].Options(), replica.PreferExact, func(c *cluster.Config) { c.SlotWait = time.Hour }).Snapshot(ctx)
-	refused(t, "cancelled while slots are waited for", err, context.DeadlineExceeded, "wait for slots")
+	ctx, cancel := context.WithCancel(t.Context())
+	var begin time.Time
+	_, err := of(t, nodes[0].Options(), replica.PreferExact, func(c *cluster.Config) {
+		c.SlotWait = time.Hour
+		c.Logger = slog.New(onLog{c.Logger.Handler(), "waits until the cluster is settled", func() {
+			begin = time.Now()
+			time.AfterFunc(50*time.Millisecond, cancel) // of the 300 that are between two looks
+		}})
+	}).Snapshot(ctx)
+	refused(t, "cancelled while slots are waited for", err, context.Canceled, "wait for slots")
 	within("Snapshot", begin)
 	cancel()
 	c.FinishMove(t, 5)
@@ -455,11 +467,11 @@ func TestCancel(t *testing.T) {
 		}
 		return sn, p
 	}
-	if err := nodes[1].Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "10000").Err(); err != nil {
+	if err := nodes[1].Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "100000").Err(); err != nil {
 		t.Fatal(err)
 	}
 	sn, p := lose()
-	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 	begin = time.Now()
 	_, err = sn.Open(ctx, p)
 	refused(t, "cancelled while a primary is waited for", err, context.DeadlineExceeded, "wait for a primary")

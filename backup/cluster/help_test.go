@@ -59,6 +59,20 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return w.t.Output().Write(p)
 }
 
+// onLog calls a function before a message with these words is logged.
+type onLog struct {
+	slog.Handler
+	words string
+	do    func()
+}
+
+func (h onLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, h.words) {
+		h.do()
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
 // of returns a Snapshotter of a cluster, of which a node is given.
 func of(t *testing.T, o *redis.Options, prefer replica.Prefer, change func(*cluster.Config)) *cluster.Snapshotter {
 	t.Helper()

@@ -188,11 +188,12 @@ func TestGroup(t *testing.T) {
 		}
 
 		// A failover in the middle.
-		for _, s := range []*testserver.Server{g.primary, g.second, g.third} { // so that all is not in the sockets when it dies
-			if err := s.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "2000").Err(); err != nil {
+		delay := func(s *testserver.Server) { // so that all is not in the sockets when it dies, however late that is
+			if err := s.Client(t).ConfigSet(t.Context(), "rdb-key-save-delay", "20000").Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
+		delay(g.primary)
 		stop()
 		want := testserver.Snapshot(t, g.primary.Client(t))
 		testserver.Eventually(t, 10*time.Second, "the replicas have all", func() error {
@@ -234,6 +235,8 @@ func TestGroup(t *testing.T) {
 		}
 
 		// The budget, and a password that isn't right any more.
+		delay(g.second)
+		delay(g.third)
 		kills := 0
 		_, err = run(of(t, addrs, g.primary.Options(), func(c *sentinel.Config) {
 			killing(func(addr string) {
