@@ -107,9 +107,10 @@ func TestSaveReplica(t *testing.T) {
 func TestSaveWhileSaving(t *testing.T) {
 	someServers(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
-		slow(t, srv, 100, 3000)
+		slow(t, srv, 100, 15_000)
 		do(t, srv, "BGSAVE")
 		do(t, srv, "SET", "later", "1")
+		do(t, srv, "CONFIG", "SET", "rdb-key-save-delay", 0) // for the next one
 		s, book := saverOf(t, srv, nil)
 		data, src := grab(t, s)
 		if got := loaded(t, version, data).Client(t).Get(t.Context(), "later").Val(); got != "1" {
@@ -125,9 +126,10 @@ func TestSaveWhileSaving(t *testing.T) {
 func TestSaveWhileRewriting(t *testing.T) {
 	otherServers(t, func(t *testing.T, version string) {
 		srv := testserver.Start(t, version)
-		slow(t, srv, 100, 3000)
+		slow(t, srv, 100, 15_000)
 		do(t, srv, "BGREWRITEAOF")
 		until(t, srv, "aof_rewrite_in_progress", "1")
+		do(t, srv, "CONFIG", "SET", "rdb-key-save-delay", 0) // for the save
 		s, _ := saverOf(t, srv, nil)
 		start := time.Now()
 		data, src := grab(t, s)
@@ -227,7 +229,7 @@ func TestSaveServerDies(t *testing.T) {
 		s, _ = saverOf(t, srv, func(c *dumpfile.SaveConfig) { c.Options.Addr = proxy.addr })
 		result = inBackground(t.Context(), s)
 		saveChild(t, srv)
-		time.Sleep(300 * time.Millisecond) // in which the answer to BGSAVE comes
+		proxy.waits(t)
 		proxy.hold()
 		srv.Restart(t)
 		proxy.resume()
@@ -238,7 +240,7 @@ func TestSaveServerDies(t *testing.T) {
 		slow(t, srv, 100, 10_000)
 		result = inBackground(t.Context(), s)
 		saveChild(t, srv)
-		time.Sleep(300 * time.Millisecond)
+		proxy.waits(t)
 		proxy.cut()
 		sn, err := result()
 		if err != nil {
@@ -357,10 +359,11 @@ func TestSaveRenamedMeanwhile(t *testing.T) {
 
 		until(t, srv, "rdb_bgsave_in_progress", "0")
 		do(t, srv, "CONFIG", "SET", "rdb-key-save-delay", 10_000)
-		s, _ = saverOf(t, srv, nil)
+		proxy := newCutter(t, srv.Addr)
+		s, _ = saverOf(t, srv, func(c *dumpfile.SaveConfig) { c.Options.Addr = proxy.addr })
 		result := inBackground(t.Context(), s)
 		saveChild(t, srv)
-		time.Sleep(300 * time.Millisecond) // in which the answers to BGSAVE and CONFIG come
+		proxy.waits(t)
 		rename("newer.rdb")()
 		sn, err := result()
 		if err != nil {

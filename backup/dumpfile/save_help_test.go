@@ -290,6 +290,29 @@ type cutter struct {
 	mu    sync.Mutex
 	gate  sync.Mutex // held while nobody may connect
 	conns []net.Conn
+	said  bytes.Buffer // by us
+}
+
+// Write notes what is said to the server.
+func (c *cutter) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.Write(p)
+}
+
+// waits returns when a save was begun, and its end is asked for.
+func (c *cutter) waits(t *testing.T) {
+	t.Helper()
+	testserver.Eventually(t, 20*time.Second, "the end of the save is waited for", func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		said := c.said.String()
+		i := strings.LastIndex(said, "BGSAVE")
+		if i < 0 || strings.Count(said[i:], "INFO") < 2 { // the first one is asked before the settings
+			return fmt.Errorf("%q", said)
+		}
+		return nil
+	})
 }
 
 func newCutter(t *testing.T, to string) *cutter {
@@ -317,7 +340,11 @@ func newCutter(t *testing.T, to string) *cutter {
 			c.mu.Unlock()
 			for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
 				group.Go(func() {
-					io.Copy(pair[0], pair[1])
+					if pair[1] == client {
+						io.Copy(server, io.TeeReader(client, c))
+					} else {
+						io.Copy(pair[0], pair[1])
+					}
 					pair[0].Close()
 				})
 			}

@@ -272,8 +272,14 @@ func TestSaveSetWaits(t *testing.T) {
 				}
 			})
 		}
-		s, _ := saverOfDragon(t, d, nil)
+		s, book := saverOfDragon(t, d, nil)
 		result := inBackground(t.Context(), s)
+		testserver.Eventually(t, 20*time.Second, "the other save is waited for", func() error {
+			if !book.has("waiting for a save") {
+				return errors.New("not yet")
+			}
+			return nil
+		})
 		time.Sleep(100 * time.Millisecond)
 		hold := d.hold
 		d.set(func() { d.hold = nil })
