@@ -98,6 +98,7 @@ func checkSecret(t *testing.T, err error) {
 // Cancelling ends Snapshot at each stage, with the context's error and without a goroutine or connection left.
 func TestCancelStages(t *testing.T) {
 	var conns sync.WaitGroup
+	over := make(chan struct{}) // all have returned
 	silent := startPeer(t, polite, func(conn net.Conn, r *resp.Reader) {})
 	for name, test := range map[string]struct {
 		answer func([]string) string
@@ -111,7 +112,10 @@ func TestCancelStages(t *testing.T) {
 		}},
 		"dial that ignores its context": {change: func(c *replica.Config) {
 			c.Options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				time.Sleep(1500 * time.Millisecond)
+				select {
+				case <-over:
+				case <-time.After(10 * time.Second):
+				}
 				return net.Dial(network, silent.addr)
 			}
 		}},
@@ -148,6 +152,7 @@ func TestCancelStages(t *testing.T) {
 		})
 	}
 	conns.Wait()
+	close(over)
 	noGoroutines(t)
 }
 

@@ -158,7 +158,7 @@ func TestRestartedServer(t *testing.T) {
 	srv := testserver.Start(t, "redis-7.0")
 	populate(t, srv, 100_000, 100)
 	s := of(t, srv, nil)
-	scan.SetTuning(s, scan.Tuning{Pauses: []time.Duration{time.Second, 5 * time.Second}})
+	scan.SetTuning(s, scan.Tuning{Pauses: []time.Duration{time.Second, 5 * time.Second, 10 * time.Second}})
 	sn, err := s.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
