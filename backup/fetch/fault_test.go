@@ -196,8 +196,11 @@ func TestBadAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := loopback()
-			if strings.HasPrefix(name, "a slow") || strings.HasPrefix(name, "a silent") {
-				p.StallTimeout, p.HeaderTimeout = 150*time.Millisecond, 150*time.Millisecond
+			switch name {
+			case "a slow head":
+				p.HeaderTimeout = 150 * time.Millisecond
+			case "a slow body", "a silent body":
+				p.StallTimeout = 150 * time.Millisecond
 			}
 			url := rawServer(t, test.answer)
 			var logged bytes.Buffer
@@ -539,25 +542,25 @@ func TestSlowReader(t *testing.T) {
 	}))
 	defer srv.Close()
 	p := loopback()
-	p.StallTimeout = 200 * time.Millisecond
+	p.StallTimeout = 700 * time.Millisecond
 	sn, err := newSnapshotter(t, fetch.Config{URL: srv.URL + "/a.rdb" + query, Policy: p}).Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sn.Close()
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(900 * time.Millisecond)
 	r, err := sn.Open(t.Context(), sn.Parts()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
-	for buf := make([]byte, 4<<20); ; {
+	for buf := make([]byte, 8<<20); ; {
 		m, err := io.ReadFull(r, buf)
 		n += m
 		if err != nil {
 			break
 		}
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond)
 	}
 	if n != 16<<20 {
 		t.Errorf("%d bytes", n)

@@ -206,7 +206,7 @@ type countedCloser struct {
 func (c *countedCloser) Close() error { c.n.Add(1); return nil }
 
 func eventually(ok func() bool) error {
-	for range 200 {
+	for range 1000 {
 		if ok() {
 			return nil
 		}
@@ -289,6 +289,7 @@ func TestPutEnds(t *testing.T) {
 	p.StallTimeout, p.HeaderTimeout = 100*time.Millisecond, 100*time.Millisecond
 	err := fetch.Put(t.Context(), p, deaf+"/a.rdb"+query, 1<<40, slow, fetch.PutOnce(fetch.PutOptions{}))
 	refused(t, err, nil, "StallTimeout")
+	p.StallTimeout = time.Minute
 	err = fetch.Put(t.Context(), p, silent+"/a.rdb"+query, 5, opener("hello"), fetch.PutOnce(fetch.PutOptions{}))
 	refused(t, err, nil, "timeout awaiting response headers")
 }
@@ -299,7 +300,7 @@ func TestPutSlowSource(t *testing.T) {
 	h := &putServer{}
 	srv := serve(t, h.ServeHTTP)
 	p := loopback()
-	p.StallTimeout = 150 * time.Millisecond
+	p.StallTimeout = 500 * time.Millisecond
 	err := fetch.Put(t.Context(), p, srv.URL+"/a.rdb"+query, 6, func() (io.ReadCloser, error) {
 		return io.NopCloser(&slowReader{strings.NewReader("abcdef")}), nil
 	}, fetch.QuickPut(fetch.PutOptions{}))
@@ -311,7 +312,7 @@ func TestPutSlowSource(t *testing.T) {
 type slowReader struct{ r io.Reader }
 
 func (s *slowReader) Read(p []byte) (int, error) {
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(600 * time.Millisecond)
 	return s.r.Read(p[:min(2, len(p))])
 }
 

@@ -158,8 +158,8 @@ func TestRecordedDragonfly(t *testing.T) {
 
 // "REPLCONF ACK 0" is a Dragonfly's word that it has loaded. Another server's isn't.
 func TestFirstAcknowledgement(t *testing.T) {
-	for _, capa := range []string{"dragonfly", "psync2"} {
-		addr, link := serve(t, &Primary{Timeout: 300 * time.Millisecond})
+	for capa, timeout := range map[string]time.Duration{"dragonfly": 5 * time.Second, "psync2": 300 * time.Millisecond} {
+		addr, link := serve(t, &Primary{Timeout: timeout})
 		r := connect(t, addr)
 		r.expect(t, "REPLCONF capa "+capa, "+OK")
 		io.WriteString(r.Conn, "PSYNC ? -1\r\nREPLCONF ACK 0\r\n")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -25,7 +26,7 @@ func serve(t *testing.T, p *Primary) (addr string, link func() *Link) {
 	if p.Timeout == 0 {
 		p.Timeout = 5 * time.Second
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	links, errs := make(chan *Link, 1), make(chan error, 1)
 	go func() {
 		l, err := p.Accept(ctx)
@@ -58,7 +59,7 @@ func connect(t *testing.T, addr string) replica {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	return replica{conn, bufio.NewReader(conn)}
 }
 
@@ -212,6 +213,13 @@ func TestAcceptEndsWithContext(t *testing.T) {
 	}
 }
 
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
 // sync makes a link over which data is sent, and returns what the replica got.
 func send(t *testing.T, ask []string, src io.Reader, size int64) (got []byte, l *Link, err error) {
 	t.Helper()
@@ -223,16 +231,22 @@ func send(t *testing.T, ask []string, src io.Reader, size int64) (got []byte, l 
 	fmt.Fprintf(r.Conn, "%s\r\n", ask[len(ask)-1])
 	l = link()
 	done := make(chan []byte, 1)
+	var arrived atomic.Int64
 	go func() {
-		all, _ := io.ReadAll(r)
-		done <- all
+		var all bytes.Buffer
+		io.Copy(&all, io.TeeReader(r, counter{&arrived}))
+		done <- all.Bytes()
 	}()
 	err = l.FullSync(t.Context(), src, size)
 	if err == nil {
 		// A graceful end, so that nothing of what was sent is lost.
 		l.conn.(*net.TCPConn).CloseWrite()
 	} else {
-		time.Sleep(50 * time.Millisecond) // let the replica get what it was sent
+		// Let the replica get what it was sent, and what it wasn't.
+		for wait := 0; arrived.Load() < l.Sent() && wait < 500; wait++ {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond)
 		l.Close()
 	}
 	return <-done, l, err
@@ -305,13 +319,13 @@ func TestFullSyncOfBrokenSource(t *testing.T) {
 }
 
 func TestLoaded(t *testing.T) {
-	addr, link := serve(t, &Primary{Timeout: 300 * time.Millisecond})
+	addr, link := serve(t, &Primary{Timeout: time.Second})
 	r := connect(t, addr)
 	fmt.Fprintf(r.Conn, "PSYNC ? -1\r\n")
 	l := link()
 	go func() {
 		for range 5 { // longer than the timeout, with signs of life
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(250 * time.Millisecond)
 			r.Write([]byte("\n"))
 		}
 		r.Write([]byte("REPLCONF ACK 0\r\n*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$1\r\n1\r\n"))
