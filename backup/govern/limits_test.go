@@ -209,7 +209,7 @@ func TestTooSlow(t *testing.T) {
 		srv := testserver.Start(t, version)
 		big(t, srv)
 		s, l := governed(t, srv, func(c *govern.Config) {
-			c.Limits.Latency, c.Limits.LatencyFor = 250*time.Millisecond, 300*time.Millisecond
+			c.Limits.Latency, c.Limits.LatencyFor = time.Second, time.Second // so long a busy machine makes nobody wait
 		})
 		sn, r := begin(t, s)
 		cont := stopped(t, srv)
@@ -257,7 +257,7 @@ func TestSlowForAWhile(t *testing.T) {
 			}
 			return nil
 		})
-		cont()
+		time.AfterFunc(300*time.Millisecond, cont) // when it is read on already
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			t.Fatalf("ignored %v: %v", ignored, err)
 		}
@@ -276,6 +276,7 @@ func TestCancelSlow(t *testing.T) {
 	big(t, srv)
 	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.Limits.LatencyFor = 250*time.Millisecond, time.Minute })
 	for _, how := range []string{"context", "part", "snapshot"} {
+		before := strings.Count(l.String(), "has become slow") // which a busy machine may be sooner
 		sn, err := s.Snapshot(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -286,7 +287,6 @@ func TestCancelSlow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := strings.Count(l.String(), "has become slow")
 		cont := stopped(t, srv)
 		testserver.Eventually(t, 10*time.Second, "it is noticed", func() error {
 			if strings.Count(l.String(), "has become slow") == before {
@@ -306,7 +306,7 @@ func TestCancelSlow(t *testing.T) {
 			if err == nil || how == "context" && !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", how, err)
 			}
-		case <-time.After(time.Second):
+		case <-time.After(1500 * time.Millisecond): // of those two seconds
 			t.Errorf("the end of the %s: it waits on", how)
 		}
 		cont()
@@ -327,12 +327,19 @@ func TestSlowBefore(t *testing.T) {
 func TestWatchIsLost(t *testing.T) {
 	srv := testserver.Start(t, "redis-7.0")
 	big(t, srv)
-	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.Limits.BytesPerSecond = time.Minute, 24<<20 })
+	s, l := governed(t, srv, func(c *govern.Config) { c.Limits.Latency, c.ConnectTimeout = time.Minute, 2*time.Second })
 	sn, r := begin(t, s)
 	c := srv.Client(t)
 	if err := c.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err(); err != nil {
 		t.Fatal(err)
 	}
+	// The child that saves has the connection, too, so that no end of it comes: no answer does.
+	testserver.Eventually(t, 20*time.Second, "it is watched again", func() error {
+		if !strings.Contains(l.String(), "isn't watched for a moment") || !strings.Contains(l.String(), "watched again") {
+			return errors.New(l.String())
+		}
+		return nil
+	})
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		t.Fatal(err)
 	}
@@ -340,9 +347,6 @@ func TestWatchIsLost(t *testing.T) {
 		t.Errorf("the cost is %+v", c)
 	}
 	sn.Close()
-	if !strings.Contains(l.String(), "isn't watched for a moment") || !strings.Contains(l.String(), "watched again") {
-		t.Errorf("the log: %s", l)
-	}
 	unharmed(t, srv, 1)
 }
 

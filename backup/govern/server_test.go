@@ -219,7 +219,7 @@ func TestForkRunning(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			delay("100000") // of each key: ten seconds
+			delay("300000") // of each key: half a minute
 			if err := c.Do(t.Context(), begin...).Err(); err != nil {
 				t.Fatal(err)
 			}
