@@ -40,7 +40,7 @@ type CopyRequest struct {
 // wraps ErrDiffers if the store has another backup of that ID, ErrNotSound if the bytes in the other store are not those of its manifest, ErrSource
 // if the other store failed or has the backup not ready, catalog.ErrNotFound if it doesn't have it, and ErrStore if this store failed.
 //
-// When Copy fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, within a second; what it doesn't
+// When Copy fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, as Run does; what it doesn't
 // manage, and what a kill leaves, is taken away by the next Copy of that backup, or by Sweep.
 func (r *Runner) Copy(ctx context.Context, q CopyRequest) (b *catalog.Backup, made bool, err error) {
 	switch {

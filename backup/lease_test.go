@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/amberkv/amber/backup"
@@ -184,5 +185,87 @@ func TestNotRenewed(t *testing.T) {
 	}
 	if ready, left := h.check(t), h.parts(t); len(ready) > 0 || len(left) > 0 {
 		t.Errorf("listed are %v, in the store %v", ready, left)
+	}
+}
+
+// A lateStore takes its time for what a run does at its end: to record that it failed, and to give its lease back.
+type lateStore struct {
+	storage.Store
+	late  atomic.Bool
+	after string // the object from whose creation on it is late; empty: it is told
+}
+
+func (l *lateStore) Create(ctx context.Context, key string, opts *storage.CreateOptions) (storage.Writer, error) {
+	if l.late.Load() {
+		select {
+		case <-time.After(1200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if l.after != "" && strings.HasSuffix(key, l.after) {
+		l.late.Store(true)
+	}
+	return l.Store.Create(ctx, key, opts)
+}
+
+// TestEndOnASlowDisk: whoever still waits for a run waits until its lease is given back, and the failure recorded, too; else the data store would be refused
+// until the lease ends by itself. Who has gone is not held up.
+func TestEndOnASlowDisk(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"ready", "failed", "cancelled", "alone"} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &lateStore{Store: memstore.New(nil)}
+			if end == "ready" {
+				store.after = "/manifest.json"
+			}
+			h := newHouse(t, store, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			broken := errors.New("connection reset")
+			var err error
+			var ended time.Time
+			if end == "alone" {
+				err = h.runner.Alone(ctx, "orders", func(context.Context) error { store.late.Store(true); return nil })
+			} else {
+				_, err = h.runner.Run(ctx, request(&source{data: small, read: func(_ context.Context, at int) error {
+					switch {
+					case at < len(small):
+						return nil
+					case end == "failed":
+						store.late.Store(true)
+						return broken
+					case end == "cancelled":
+						store.late.Store(true)
+						ended = time.Now()
+						cancel()
+					}
+					return nil
+				}}))
+			}
+			if !store.late.Swap(false) {
+				t.Errorf("%s: the store was never late", end)
+			}
+			store.after = ""
+			took := time.Since(ended)
+			_, next := h.runner.Run(t.Context(), request(&source{data: small}))
+			switch end {
+			case "cancelled":
+				if !errors.Is(err, context.Canceled) || took > 2*time.Second || !errors.Is(next, backup.ErrBusy) {
+					t.Errorf("%s: %v after %v; the next one: %v", end, err, took, next)
+				}
+			case "failed":
+				if !errors.Is(err, broken) || next != nil {
+					t.Errorf("%s: %v; the next one: %v", end, err, next)
+				}
+				for b, err := range h.catalog.List(t.Context(), catalog.Query{States: []catalog.State{catalog.StateRunning, catalog.StateInterrupted}}) {
+					t.Errorf("%s: %v is %v, %v", end, b.ID, b.State, err)
+				}
+			default:
+				if err != nil || next != nil {
+					t.Errorf("%s: %v; the next one: %v", end, err, next)
+				}
+			}
+		})
 	}
 }

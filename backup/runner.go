@@ -23,9 +23,23 @@ import (
 // DefaultLeaseTTL is how long a run that died keeps others from backing up its data store.
 const DefaultLeaseTTL = 30 * time.Second
 
-// tidyTime is how long a run that failed or was cancelled may take to take back what it stored. What it doesn't manage
-// is left to Sweep.
-const tidyTime = 800 * time.Millisecond
+// A run that has ended takes back what it stored, if it failed, and gives its lease back. tidyTime is how long each may take when the caller has gone, and
+// patience while he waits, since others would have to wait much longer for a lease that ends by itself. What isn't managed is left to Sweep.
+const (
+	tidyTime = 800 * time.Millisecond
+	patience = 10 * time.Second
+)
+
+// tidying returns the context of what is done when something has ended: it ends after patience, or within a time once the caller's ends.
+func tidying(caller context.Context, within time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), patience)
+	alarm := clock.NewAlarm(cancel)
+	gone := context.AfterFunc(caller, func() { alarm.Set(within) })
+	return ctx, func() {
+		gone()
+		cancel()
+	}
+}
 
 // Errors of a run. They wrap their cause.
 var (
@@ -164,8 +178,8 @@ func (q *Request) Validate() error {
 //
 // A run that Request.Budget doesn't allow is refused before anything is asked of the source or recorded: the error wraps ErrBudget and a *BudgetError.
 //
-// When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored, within a second;
-// what it doesn't manage is left to Sweep.
+// When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored: within a second of ctx's end, and within some of a
+// failure. What it doesn't manage is left to Sweep.
 func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 	if err := q.Validate(); err != nil {
 		return nil, err
@@ -195,6 +209,7 @@ func (n *run) leased(ctx context.Context, name string, do func(ctx context.Conte
 		return nil, err
 	}
 	n.lease = lease
+	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := n.keep(ctx, lease, cancel)
@@ -206,11 +221,11 @@ func (n *run) leased(ctx context.Context, name string, do func(ctx context.Conte
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
-		if n.undo(ctx, err) {
+		if n.undo(caller, err) {
 			err = nil
 		}
 	}
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	release, done := tidying(caller, tidyTime)
 	defer done()
 	if rerr := lease.Release(release); rerr != nil {
 		// The backup is what it is; the lease ends by itself.
@@ -260,6 +275,7 @@ func leaseOf(b *catalog.Backup) string {
 // Alone does something while neither a run nor a copy of a data store is at work, and keeps others from beginning one. While one is, the error wraps
 // ErrBusy, and nothing was done.
 func (r *Runner) Alone(ctx context.Context, dataStore string, do func(ctx context.Context) error) error {
+	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, name := range []string{leaseName(dataStore), "copy-" + dataStore} {
@@ -270,7 +286,7 @@ func (r *Runner) Alone(ctx context.Context, dataStore string, do func(ctx contex
 		stop := r.keep(ctx, lease, cancel)
 		defer func() {
 			stop()
-			release, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime/2)
+			release, done := tidying(caller, tidyTime/2)
 			defer done()
 			if err := lease.Release(release); err != nil {
 				r.log.WarnContext(ctx, "lease was not released, it ends by itself", "dataStore", dataStore, "error", err)
@@ -549,8 +565,8 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 	if n.b == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
-	defer cancel()
+	ctx, done := tidying(ctx, tidyTime)
+	defer done()
 	if n.rev == "" {
 		if n.rev = n.registered(ctx); n.rev == "" {
 			return false
