@@ -101,7 +101,7 @@ func (s *Service) tidy(ctx context.Context, lease catalog.Lease, every time.Dura
 	if ctx.Err() == nil {
 		s.cfg.Logger.WarnContext(ctx, "the stores could not be tidied, it is tried again", "error", err)
 	}
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	release, done := clock.Outlive(ctx, 10*time.Second, releaseTime)
 	defer done()
 	if err := lease.Release(release); err != nil {
 		s.cfg.Logger.DebugContext(ctx, "a lease was not given back, it ends by itself", "lease", tidyLease, "error", err)

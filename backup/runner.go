@@ -30,17 +30,6 @@ const (
 	patience = 10 * time.Second
 )
 
-// tidying returns the context of what is done when something has ended: it ends after patience, or within a time once the caller's ends.
-func tidying(caller context.Context, within time.Duration) (context.Context, func()) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), patience)
-	alarm := clock.NewAlarm(cancel)
-	gone := context.AfterFunc(caller, func() { alarm.Set(within) })
-	return ctx, func() {
-		gone()
-		cancel()
-	}
-}
-
 // Errors of a run. They wrap their cause.
 var (
 	// ErrBusy: another run is at work on the data store; then it also wraps a *catalog.HeldError, which says who and until when. Or a backup that
@@ -225,7 +214,7 @@ func (n *run) leased(ctx context.Context, name string, do func(ctx context.Conte
 			err = nil
 		}
 	}
-	release, done := tidying(caller, tidyTime)
+	release, done := clock.Outlive(caller, patience, tidyTime)
 	defer done()
 	if rerr := lease.Release(release); rerr != nil {
 		// The backup is what it is; the lease ends by itself.
@@ -286,7 +275,7 @@ func (r *Runner) Alone(ctx context.Context, dataStore string, do func(ctx contex
 		stop := r.keep(ctx, lease, cancel)
 		defer func() {
 			stop()
-			release, done := tidying(caller, tidyTime/2)
+			release, done := clock.Outlive(caller, patience, tidyTime/2)
 			defer done()
 			if err := lease.Release(release); err != nil {
 				r.log.WarnContext(ctx, "lease was not released, it ends by itself", "dataStore", dataStore, "error", err)
@@ -565,7 +554,7 @@ func (n *run) undo(ctx context.Context, cause error) (published bool) {
 	if n.b == nil {
 		return false
 	}
-	ctx, done := tidying(ctx, tidyTime)
+	ctx, done := clock.Outlive(ctx, patience, tidyTime)
 	defer done()
 	if n.rev == "" {
 		if n.rev = n.registered(ctx); n.rev == "" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/amberkv/amber/catalog"
+	"github.com/amberkv/amber/internal/clock"
 )
 
 // Set creates a policy, or changes the one that has its ID, and returns it as it is kept: CreatedAt and ChangedAt are Set's to fill in. The schedulers that run
@@ -189,8 +190,8 @@ func (s *Scheduler) told(id string, p *Policy, table *timetable, rev Revision) {
 }
 
 func (s *Scheduler) release(ctx context.Context, lease catalog.Lease, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
-	defer cancel()
+	ctx, done := clock.Outlive(ctx, callTime, tidyTime)
+	defer done()
 	if err := lease.Release(ctx); err != nil {
 		s.log.WarnContext(ctx, "lease was not released, it ends by itself", "policy", id, "error", err)
 	}

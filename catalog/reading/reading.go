@@ -19,9 +19,10 @@ import (
 // DefaultTTL is how long a reader that died keeps a backup from being deleted.
 const DefaultTTL = 30 * time.Second
 
-// The longest that a reading waits for its lease, and for its release at the end.
+// The longest that a reading waits for its lease, and for its release at the end: whoever has not gone waits, for a backup that is said to be read can't be deleted.
 const (
 	takeTime    = 10 * time.Second
+	patience    = 10 * time.Second
 	releaseTime = 500 * time.Millisecond
 )
 
@@ -75,7 +76,9 @@ func (g *Guard) Hold(ctx context.Context, id catalog.ID) (held context.Context, 
 		every()
 		gone := context.Cause(held)
 		cancel(nil)
-		h.release(ctx)
+		free, done := clock.Outlive(ctx, patience, releaseTime)
+		h.release(free)
+		done()
 		switch {
 		case err == nil || !errors.Is(gone, ErrDeleted) || errors.Is(err, ErrDeleted):
 			return err
@@ -128,7 +131,9 @@ func (h *hold) keep(ctx context.Context) error {
 			return nil // it lasts, or nobody needs it any more
 		default:
 			h.Logger.WarnContext(ctx, "the read lease of a backup was lost, a new one is taken", "backup", h.id, "error", err)
-			h.release(ctx)
+			short, done := context.WithTimeout(ctx, releaseTime)
+			h.release(short)
+			done()
 		}
 	}
 	if h.lease == nil {
@@ -155,8 +160,6 @@ func (h *hold) release(ctx context.Context) {
 	if h.lease == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
-	defer cancel()
 	if err := h.lease.Release(ctx); err != nil {
 		h.Logger.WarnContext(ctx, "the read lease of a backup was not released, it ends by itself", "backup", h.id, "error", err)
 	}

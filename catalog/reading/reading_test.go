@@ -315,3 +315,26 @@ func TestUnreachable(t *testing.T) {
 		}
 	})
 }
+
+// Whoever still waits for a reading waits until its lease is given back, however slow the store is; who has gone isn't held up.
+func TestEndOnASlowDisk(t *testing.T) {
+	for _, goes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScene(t, storetest.Fault{Op: storetest.OpDelete, Key: "_leases", Call: 1, Mode: storetest.Stall, For: 3 * time.Second})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, end := s.guard.Hold(ctx, s.b.ID)
+			s.readers("during it", 1)
+			want := 3 * time.Second
+			if goes {
+				cancel()
+				want = 500 * time.Millisecond
+			}
+			start := time.Now()
+			if err := end(nil); err != nil || time.Since(start) != want {
+				t.Errorf("the caller goes: %v; end: %v after %v, want %v", goes, err, time.Since(start), want)
+			}
+			s.readers("after it", map[bool]int{false: 0, true: 1}[goes])
+		})
+	}
+}
