@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -53,6 +54,9 @@ func (s *sender) Load(ctx context.Context, src restore.Source, _ *restore.Option
 			return nil, err
 		}
 		rep.Keys++
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil { // only what was read to its end is proved, and sampled
+		return nil, err
 	}
 	if s.spoil != nil {
 		s.spoil(ctx, c)
