@@ -167,8 +167,8 @@ func (q *Request) Validate() error {
 //
 // A run that Request.Budget doesn't allow is refused before anything is asked of the source or recorded: the error wraps ErrBudget and a *BudgetError.
 //
-// When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored: within a second of ctx's end, and within some of a
-// failure. What it doesn't manage is left to Sweep.
+// When Run fails or ctx is cancelled nothing is listed as ready. It then takes back what it stored: within a second of ctx's end, or while
+// that lasts within 10 seconds of a failure, and as long again for its lease. What it doesn't manage is left to Sweep.
 func (r *Runner) Run(ctx context.Context, q Request) (*catalog.Backup, error) {
 	if err := q.Validate(); err != nil {
 		return nil, err
