@@ -173,11 +173,12 @@ func TestRunFaults(t *testing.T) {
 	})
 }
 
-// A hookedStore calls before ahead of the next Create of a key, beforeOpen ahead of the next Open, and gives the next List the keys of listed.
+// A hookedStore calls before ahead of the next Create of a key, beforeOpen ahead of the next Open, beforeList ahead of every List, and gives the next List the keys of listed.
 type hookedStore struct {
 	*memstore.Store
 	before     func()
 	beforeOpen func()
+	beforeList func()
 	listed     []string
 }
 
@@ -190,6 +191,9 @@ func (h *hookedStore) Open(ctx context.Context, key string, off, n int64) (io.Re
 }
 
 func (h *hookedStore) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	if f := h.beforeList; f != nil {
+		f()
+	}
 	listed := h.listed
 	h.listed = nil
 	return func(yield func(storage.Info, error) bool) {
@@ -278,6 +282,105 @@ func TestReadersMeetWriters(t *testing.T) {
 	hooked.listed = all[len(all)-1:]
 	if r, at, err := reader.GetRun(t.Context(), "nightly", someDue); err != nil || at != rev || r.Reason != "runs" {
 		t.Errorf("GetRun by a listing without all others: %+v, %s, %v; want revision %s", r, at, err, rev)
+	}
+}
+
+// TestReaderMeetsSleeper: a listing is made while a policy is deleted, and while one who slept for hours since it was at another revision puts its
+// version and takes it back. It shows nothing but that version; who reads by it is told what there is.
+func TestReaderMeetsSleeper(t *testing.T) {
+	now := someDue
+	m := memstore.New(&memstore.Options{Now: func() time.Time { return now }})
+	calm := newJournal(t, m)
+	rev := schedule.Revision("")
+	put := func() {
+		now = now.Add(time.Hour)
+		var err error
+		if rev, err = calm.PutPolicy(t.Context(), policy("nightly"), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	put()
+	reading := &hookedStore{Store: m}
+	reader := newJournal(t, reading)
+	read := 0
+	sleeping := &hookedStore{Store: m, before: func() {
+		for range 5 {
+			put()
+		}
+		if err := calm.DeletePolicy(t.Context(), "nightly", rev); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	sleeping.beforeList = func() {
+		reading.listed = []string{"_schedule/policies/nightly/00000003.json"}
+		if !slices.Contains(keys(t, m), reading.listed[0]) {
+			return
+		}
+		read++
+		if p, at, err := reader.GetPolicy(t.Context(), "nightly"); !errors.Is(err, schedule.ErrNotFound) {
+			t.Errorf("GetPolicy of a deleted policy: %+v, %s, %v", p, at, err)
+		}
+	}
+	if _, err := newJournal(t, sleeping).PutPolicy(t.Context(), policy("nightly"), rev); err == nil || errors.Is(err, schedule.ErrConflict) {
+		t.Errorf("PutPolicy of the one who slept: %v, want that the outcome is not known", err)
+	}
+	if read != 1 {
+		t.Errorf("it was read %d times", read)
+	}
+}
+
+// TestDeletedWhileListed: a policy is deleted, created and changed while a listing is being made, which shows a version that was there all the time,
+// if nothing else.
+func TestDeletedWhileListed(t *testing.T) {
+	m := memstore.New(nil)
+	j := newJournal(t, m)
+	rev, err := j.PutPolicy(t.Context(), policy("nightly"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := keys(t, m)
+	for range 3 {
+		if err := j.DeletePolicy(t.Context(), "nightly", rev); err != nil {
+			t.Fatal(err)
+		}
+		if rev, err = j.PutPolicy(t.Context(), policy("nightly"), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := keys(t, m); !slices.Contains(left, before[0]) {
+		t.Errorf("there are %q, and no more what counted a moment ago, %s", left, before[0])
+	}
+}
+
+// TestPausedAfterCreating: a writer is paused after it has created a version, until the policy was changed and is about to be deleted. It can't say
+// what became of it, and leaves it to who deletes the policy: a listing that is being made could miss what is above, and show what is below.
+func TestPausedAfterCreating(t *testing.T) {
+	m := memstore.New(nil)
+	calm := newJournal(t, m)
+	rev, err := calm.PutPolicy(t.Context(), policy("nightly"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pausing := &hookedStore{Store: m}
+	pausing.before = func() {
+		pausing.beforeList = func() {
+			pausing.beforeList = nil
+			at, err := calm.PutPolicy(t.Context(), policy("nightly"), "2")
+			if err == nil {
+				err = calm.DeletePolicy(t.Context(), "nightly", at)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	_, err = newJournal(t, pausing).PutPolicy(t.Context(), policy("nightly"), rev)
+	if err == nil || errors.Is(err, schedule.ErrConflict) {
+		t.Errorf("PutPolicy of the one who was paused: %v, want that the outcome is not known", err)
+	}
+	if left := keys(t, m); len(left) != 4 {
+		t.Errorf("there are %q, want all four versions", left)
 	}
 }
 

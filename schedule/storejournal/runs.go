@@ -134,7 +134,7 @@ func (j *Journal) trim(ctx context.Context, r dueRun) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	return true, j.remove(ctx, r.dir()+versionName(after.highest))
+	return true, j.tidy(ctx, r.dir(), after.below(after.highest+1))
 }
 
 // A dueRun is a run that was listed.
@@ -147,14 +147,12 @@ type dueRun struct {
 func (r dueRun) dir() string { return runsPrefix + r.policy + "/" + dueName(r.due) + "/" }
 
 // check says what is wrong with the record of a run.
-func (r dueRun) check(rec *record, v versions) error {
+func (r dueRun) check(rec *record) error {
 	switch {
 	case rec.Run == nil:
 		return errors.New("it has no run in it")
 	case rec.Run.Policy != r.policy || !rec.Run.Due.Equal(r.due):
 		return fmt.Errorf("it is the run of policy %.40q due at %s", rec.Run.Policy, rec.Run.Due.UTC().Format(time.RFC3339))
-	case v.highest > 1 && !v.has(v.highest-1):
-		return errAlone
 	}
 	return nil
 }

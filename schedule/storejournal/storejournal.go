@@ -14,14 +14,15 @@
 // that was cut or changed is an error that names its key, as is one that a newer Amber wrote.
 //
 // A policy that is deleted leaves a tombstone for ever, so that its numbers go on should the ID be used again: who slept since then can't
-// change what has taken its place. A tombstone has a length that nothing else has, so that a listing shows which policies there are, and at which
-// revisions. A run that is trimmed leaves nothing.
+// change what has taken its place. A tombstone has a length that nothing else has, so that a listing shows which policies there are, and at
+// which revisions. A run that is trimmed leaves nothing.
 //
 // # What safety rests on
 //
-// Only on the exclusive create. The last few versions of everything, and those that counted within the last hour by the store's clock, are
-// kept; older ones are removed when the next is put. Who slept so long after looking that the number that it creates was removed already finds that out by looking again, takes back
-// what it created, and is told that nothing can be said about the outcome. Nobody else has seen it: it was never the highest.
+// Only on the exclusive create. The last version but one and what counted within the last hour by the store's clock are kept, also below a
+// tombstone; what is older is removed when the next version is put, in ascending order. So a listing, which is no snapshot, has what counted
+// when it began or something newer; and who slept after looking at a version, and then creates a number that was removed, finds that the one before it
+// isn't there, takes back what it created, and is told that nothing can be said about the outcome. Readers go by the same rule.
 package storejournal
 
 import (
@@ -80,7 +81,7 @@ func (j *Journal) GetPolicy(ctx context.Context, id string) (*schedule.Policy, s
 	if catalog.ValidName(id) != nil {
 		return nil, "", fmt.Errorf("storejournal: get policy %.40q: %w: no policy has such an ID", id, errNone)
 	}
-	rec, rev, err := j.get(ctx, policyDir(id), func(rec *record, _ versions) error {
+	rec, rev, err := j.get(ctx, policyDir(id), func(rec *record) error {
 		switch {
 		case rec.Policy == nil:
 			return errors.New("it has no policy in it")
@@ -100,7 +101,12 @@ func (j *Journal) DeletePolicy(ctx context.Context, id string, rev schedule.Revi
 	if catalog.ValidName(id) != nil {
 		return fmt.Errorf("storejournal: delete policy %.40q: %w: no policy has such an ID", id, errNone)
 	}
-	if _, err := j.bury(ctx, policyDir(id), rev); err != nil {
+	dir := policyDir(id)
+	after, err := j.bury(ctx, dir, rev)
+	if err == nil || errors.Is(err, errNone) { // a deletion may have been cut short
+		err = errors.Join(err, j.tidy(ctx, dir, after.superseded(2)))
+	}
+	if err != nil {
 		return fmt.Errorf("storejournal: delete policy %s: %w", id, err)
 	}
 	return nil

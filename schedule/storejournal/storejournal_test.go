@@ -86,7 +86,7 @@ func TestNumbersGoOn(t *testing.T) {
 			if err := j.DeletePolicy(t.Context(), "nightly", rev); err != nil {
 				t.Fatal(err)
 			}
-			if left := keys(t, m); len(left) != 1 {
+			if left := keys(t, m); len(left) != 5 { // 20, 40 and 60 minutes ago, and just now
 				t.Errorf("a policy that was deleted leaves %q", left)
 			}
 			if _, err := j.PutPolicy(t.Context(), policy("nightly"), rev); !errors.Is(err, schedule.ErrConflict) {
@@ -389,23 +389,29 @@ func TestRecordsInTheWrongPlace(t *testing.T) {
 
 // TestDeletionIsFinished: what a deletion that was cut short has left goes with the next one, which finds that the policy doesn't exist.
 func TestDeletionIsFinished(t *testing.T) {
-	m := memstore.New(nil)
+	now := someDue
+	m := memstore.New(&memstore.Options{Now: func() time.Time { return now }})
 	calm := newJournal(t, m)
-	rev, err := calm.PutPolicy(t.Context(), policy("nightly"), "")
-	if err != nil {
-		t.Fatal(err)
+	rev := schedule.Revision("")
+	for range 5 {
+		now = now.Add(2 * time.Hour)
+		var err error
+		if rev, err = calm.PutPolicy(t.Context(), policy("nightly"), rev); err != nil {
+			t.Fatal(err)
+		}
 	}
+	now = now.Add(2 * time.Hour)
 	faulty := newJournal(t, storetest.NewFaulty(m, storetest.Fault{Op: storetest.OpDelete}))
 	if err := faulty.DeletePolicy(t.Context(), "nightly", rev); !errors.Is(err, storetest.ErrInjected) {
 		t.Errorf("DeletePolicy of a store that deletes nothing: %v", err)
 	}
-	if left := keys(t, m); len(left) != 2 {
+	if left := keys(t, m); len(left) != 6 {
 		t.Errorf("there are %q", left)
 	}
 	if err := calm.DeletePolicy(t.Context(), "nightly", rev); !errors.Is(err, schedule.ErrNotFound) {
 		t.Errorf("DeletePolicy again: %v", err)
 	}
-	if left := keys(t, m); len(left) != 1 {
-		t.Errorf("after DeletePolicy again there are %q", left)
+	if left := keys(t, m); len(left) != 2 {
+		t.Errorf("after DeletePolicy again there are %q, want the tombstone and what it ended", left)
 	}
 }

@@ -30,9 +30,9 @@ func conflict(format string, args ...any) error {
 }
 
 // A checkFunc says what is wrong with a record that could be read.
-type checkFunc func(rec *record, v versions) error
+type checkFunc func(rec *record) error
 
-// errAlone is what a checkFunc returns for a version that has lost those before it.
+// errAlone: a version has lost the one before it, which every version that counts has beside it, unless it is the first or a tombstone.
 var errAlone = errors.New("the revision before it is not there: it was created after the others had been removed, or that one was lost")
 
 // look lists the versions in a directory.
@@ -51,7 +51,8 @@ func (j *Journal) look(ctx context.Context, dir string) (versions, error) {
 
 // get reads the highest version. With an error that wraps schedule.ErrCorrupt there is a revision.
 func (j *Journal) get(ctx context.Context, dir string, check checkFunc) (*record, schedule.Revision, error) {
-	for try := range 100 {
+	alone := 0 // the version that was found so last
+	for range 100 {
 		v, err := j.look(ctx, dir)
 		if err != nil {
 			return nil, "", err
@@ -60,7 +61,8 @@ func (j *Journal) get(ctx context.Context, dir string, check checkFunc) (*record
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
 			continue // it was removed meanwhile, so there is a higher one, or none
-		case errors.Is(err, errAlone) && try == 0:
+		case errors.Is(err, errAlone) && alone != v.highest:
+			alone = v.highest
 			continue // a listing is no snapshot: what removes the others may be above them by now
 		case errors.Is(err, schedule.ErrCorrupt):
 			return nil, v.revision(), err
@@ -96,8 +98,11 @@ func (j *Journal) read(ctx context.Context, dir string, v versions, check checkF
 	case rec.Deleted:
 		return nil, errNone
 	}
-	if err := check(rec, v); err != nil {
+	if err := check(rec); err != nil {
 		return corrupt(err)
+	}
+	if v.highest > 1 && !v.has(v.highest-1) {
+		return corrupt(errAlone)
 	}
 	return rec, nil
 }
@@ -125,11 +130,11 @@ func (j *Journal) put(ctx context.Context, dir string, prev schedule.Revision, r
 		return "", err
 	}
 	// What can't be removed now is removed with the next version.
-	j.tidy(ctx, dir, after.superseded())
+	j.tidy(ctx, dir, after.superseded(keep))
 	return versions{highest: v.highest + 1}.revision(), nil
 }
 
-// bury puts a tombstone if rev is the revision, and removes everything else. It returns what was listed after that.
+// bury puts a tombstone if rev is the revision. It returns what was listed after that, or, with errNone, what there is instead.
 func (j *Journal) bury(ctx context.Context, dir string, rev schedule.Revision) (versions, error) {
 	data, err := encode(&record{Deleted: true})
 	if err != nil {
@@ -140,15 +145,11 @@ func (j *Journal) bury(ctx context.Context, dir string, rev schedule.Revision) (
 	case err != nil:
 		return versions{}, err
 	case v.deleted():
-		return versions{}, errors.Join(errNone, j.tidy(ctx, dir, v.below(v.highest))) // a deletion may have been cut short
+		return v, errNone
 	case rev != v.revision():
 		return versions{}, conflict("it is at revision %s, not at %.20q", v.revision(), rev)
 	}
-	after, err := j.succeed(ctx, dir, v, data)
-	if err != nil {
-		return versions{}, err
-	}
-	return after, j.tidy(ctx, dir, after.below(v.highest+1))
+	return j.succeed(ctx, dir, v, data)
 }
 
 // succeed creates the version after the highest of v, and returns what is listed after that.
@@ -177,7 +178,12 @@ func (j *Journal) succeed(ctx context.Context, dir string, v versions, data []by
 		return after, nil
 	}
 	// Or it was there for a moment, and others came after it while we were paused here. Which of the two it was can't be told any more.
-	return versions{}, errors.Join(fmt.Errorf("revision %d: %w", n, errUnknown), j.remove(ctx, key))
+	err = fmt.Errorf("revision %d: %w", n, errUnknown)
+	if after.has(n - 1) {
+		// Whoever put what is above removes it, after the lower ones: without it a listing that is being made could end with one of these.
+		return versions{}, err
+	}
+	return versions{}, errors.Join(err, j.remove(ctx, key))
 }
 
 // createOnce creates an object exclusively. An error whose outcome is unknown is settled by looking: if the object is there, it
@@ -209,13 +215,13 @@ func (v versions) below(n int) []int {
 	return numbers
 }
 
-// superseded returns the numbers that needn't stay, in ascending order.
-func (v versions) superseded() []int {
+// superseded returns the numbers that needn't stay beside the last few, in ascending order.
+func (v versions) superseded(few int) []int {
 	created := make(map[int]time.Time)
 	for _, one := range v.all {
 		created[one.n] = one.created
 	}
-	numbers := v.below(v.highest - keep + 1)
+	numbers := v.below(v.highest - few + 1)
 	for i, n := range numbers {
 		if next, there := created[n+1]; there && v.created.Sub(next) < keepFor {
 			return numbers[:i]
