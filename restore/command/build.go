@@ -182,6 +182,9 @@ func (f *feeder) make(j *job, e *rdb.Entry, elements iter.Seq2[*rdb.Element, err
 		f.rebuilder = b
 	}
 	b.caps = f.r.facts.caps
+	if f.r.parksFields {
+		b.putOff = f.r.parkedField
+	}
 	before := 0
 	b.emit = func(commands []byte) error {
 		if j.broken() {
@@ -452,18 +455,22 @@ func (r *run) refusedPart(ctx context.Context, n *node, o *op, text string) erro
 
 // lose takes note of what commands couldn't express of a value.
 func (r *run) lose(j *job, lost []loss) {
+	for _, l := range lost {
+		r.loseOf(j.db, j.key, l.kind)
+	}
+}
+
+func (r *run) loseOf(db int, key []byte, kind rdb.Loss) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, l := range lost {
-		rep := r.losses[l.kind]
-		if rep == nil {
-			rep = &restore.LossReport{Name: string(l.kind)}
-			r.losses[l.kind] = rep
-		}
-		rep.Count++
-		if len(rep.Keys) < maxNamed {
-			rep.Keys = append(rep.Keys, r.name(int32(j.db), j.key))
-		}
+	rep := r.losses[kind]
+	if rep == nil {
+		rep = &restore.LossReport{Name: string(kind)}
+		r.losses[kind] = rep
+	}
+	rep.Count++
+	if len(rep.Keys) < maxNamed {
+		rep.Keys = append(rep.Keys, r.name(int32(db), key))
 	}
 }
 

@@ -115,13 +115,13 @@ func (f *feeder) key(e *rdb.Entry) error {
 	return f.build(e)
 }
 
-// restorable tells whether the target's RESTORE takes an entry's encoding.
+// restorable tells whether an entry goes by RESTORE: the target takes its encoding, and no expiries in it are to be put off.
 func (f *feeder) restorable(e *rdb.Entry) bool {
 	// What is Dragonfly's is seen in the middle of the stream.
 	if d := f.in.Dialect(); d != f.dialect {
 		f.dialect = d
 		for code := range f.takes {
-			f.takes[code] = f.r.restores(d, uint8(code))
+			f.takes[code] = f.r.restores(d, uint8(code)) && !(f.r.parksFields && encodingOf(d, uint8(code)).expiring())
 		}
 	}
 	return f.takes[e.Encoding]

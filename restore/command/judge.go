@@ -90,7 +90,8 @@ var required = []string{"SET", "GET", "DEL"}
 
 func (v *verdict) rights() {
 	t := v.t
-	pieces := len(t.byCommands) > 0 || !t.can.restore
+	puts := t.putsOff(v.need.Backup)
+	pieces := len(t.byCommands) > 0 || !t.can.restore || puts && t.caps.hpexpireat
 	conflict := v.need.Conflict()
 	var missing, rules []string
 	for _, d := range t.denied {
@@ -99,16 +100,18 @@ func (v *verdict) rights() {
 		case "RESTORE":
 			continue // plain commands do
 		case "PEXPIREAT", "RENAME", "RENAMENX":
-			needed = pieces
+			needed = pieces || puts && d.command == "PEXPIREAT"
 		case "EXISTS":
 			needed = conflict == restore.MergeFail
 		case "DUMP":
 			needed = conflict == restore.MergeFail || conflict == restore.MergeSkip
 		case "SCAN":
-			needed = t.mark != nil && conflict != restore.Replace
+			needed = puts || t.mark != nil && conflict != restore.Replace
 		case "FUNCTION LOAD":
 			v.Fail("functions", "the backup has %d function libraries, and they can't be loaded (%s): ACL SETUSER %s %s", v.need.Backup.Functions, d.why, v.user, d.rule)
 			continue
+		case "PEXPIRETIME", "HPEXPIREAT", "HPEXPIRETIME", "HSCAN":
+			needed = puts
 		case "FLUSHALL", "FUNCTION FLUSH", "MULTI", "EXEC", "FUNCTION LIST":
 			needed = true
 		}

@@ -43,10 +43,10 @@ type run struct {
 	read        atomic.Int64 // bytes of the source
 	sent        atomic.Bool  // something was sent
 
-	parks     bool        // expiries may be put off
-	anyParked atomic.Bool // and some were
-	commanded atomic.Bool // commands have begun
-	complete  bool        // everything was written
+	parks, parksFields        bool        // expiries of keys, and of fields of hashes, may be put off
+	anyParked, anyFieldParked atomic.Bool // and some were
+	commanded                 atomic.Bool // commands have begun
+	complete                  bool        // everything was written
 
 	fix     sync.Mutex // held while something rare is dealt with; guards what follows
 	known   []*node
@@ -103,7 +103,8 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	if t.cluster {
 		r.tagger = &tagger{}
 	}
-	r.parks = mayReplay(r.backup) && t.caps.pexpiretime && t.can.absTTL && t.engine != "dragonfly"
+	r.parks = t.putsOff(r.backup) && (t.can.absTTL || !t.can.restore)
+	r.parksFields = r.parks && t.caps.hpexpireat
 	r.tally.start = clock.System()
 	defer r.closeAdmins()
 	report, err := r.restore(ctx)

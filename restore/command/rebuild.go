@@ -79,6 +79,8 @@ type rebuilder struct {
 	emit func(commands []byte) error
 	now  clock.Func // nil means clock.System
 
+	putOff func(at int64) (parked int64, exact bool) // gives fields another expiry, for a while; nil if they get their own
+
 	// About the last value, or the one under way.
 	commands  int    // made; when emit is called, with those that it is given
 	lost      []loss // what couldn't be expressed

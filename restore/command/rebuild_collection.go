@@ -190,6 +190,12 @@ func (b *rebuilder) makeHash(elements iter.Seq2[*rdb.Element, error]) error {
 		switch {
 		case at == 0:
 			lasting = true
+		case b.putOff != nil:
+			exact := false
+			if at, exact = b.putOff(at); !exact {
+				b.lose(rdb.LossFieldExpiry, 1)
+			}
+			lasting = true
 		case b.caps.hpexpireat:
 			if at <= b.millis() {
 				b.expired++

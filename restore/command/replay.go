@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/amberkv/amber/internal/cmdtable"
-	"github.com/amberkv/amber/internal/resp"
 	srv "github.com/amberkv/amber/internal/target"
 	"github.com/amberkv/amber/rdb"
 )
@@ -68,7 +66,7 @@ func (f *feeder) command(e *rdb.Entry) error {
 			}
 		}
 	}
-	f.r.park(known, args)
+	f.r.park(known, e.DB, args)
 	if !f.r.cluster() || len(f.keys) == 1 {
 		return f.emitCommand(args, o)
 	}
@@ -348,140 +346,4 @@ func (r *run) markCommands(ctx context.Context) error {
 		return fmt.Errorf("setting the mark %s: %w", markKey, err)
 	}
 	return nil
-}
-
-// parkBy is what is added to expiries that have passed, or soon will have: see park. In milliseconds, and beyond what anybody means.
-const parkBy = 1 << 52
-
-// parkAhead is how far ahead expiries count as soon, in milliseconds: longer than commands take to be executed.
-const parkAhead = 24 * 60 * 60 * 1000
-
-// parked returns the time at which something expires while commands are executed, of that at which it is to.
-//
-// A key that was to expire may have been given longer to live by a later command. When that is executed the key has to be there, though its first expiry
-// has passed long since: so expiries that have passed, or soon will have, are put off, and in the end brought back.
-func (r *run) parked(at int64) int64 {
-	if !r.parks || at > r.tally.start.UnixMilli()+parkAhead {
-		return at
-	}
-	r.anyParked.Store(true)
-	return parkBy + max(at, 1)
-}
-
-// park puts off the expiry that a command gives its key.
-func (r *run) park(known *cmdtable.Command, args [][]byte) {
-	if !r.parks {
-		return
-	}
-	t, ok := cmdtable.Expiry(known, args)
-	if !ok || t.Relative || t.Field {
-		return
-	}
-	n, err := strconv.ParseInt(string(args[t.Arg]), 10, 64)
-	if err != nil || n > (1<<52)/t.Unit {
-		return
-	}
-	at := r.parked(n * t.Unit)
-	if at == n*t.Unit {
-		return
-	}
-	args[t.Arg] = strconv.AppendInt(nil, at, 10)
-	if t.Unit == 1000 { // seconds: the same in milliseconds
-		switch known.Name {
-		case "EXPIREAT":
-			args[0] = []byte("PEXPIREAT")
-		default:
-			args[t.Arg-1] = []byte("PXAT")
-		}
-	}
-}
-
-// unpark gives the keys their expiry back that was put off. Those whose time has passed go.
-func (r *run) unpark(ctx context.Context) error {
-	if !r.anyParked.Load() {
-		return nil
-	}
-	for _, n := range r.topo.Load().nodes {
-		reply, err := r.do(ctx, n.addr, "INFO")
-		if err != nil {
-			return fmt.Errorf("asking %s which databases it has: %w", n.addr, err)
-		}
-		for db := range srv.Keyspace(resp.ParseInfo(reply.Text)) {
-			if err := r.unparkDB(ctx, n.addr, db); err != nil {
-				return fmt.Errorf("giving the keys of database %d their expiry: %w", db, err)
-			}
-		}
-	}
-	return nil
-}
-
-// unparkDB does that in a database of a node. It may be done again.
-func (r *run) unparkDB(ctx context.Context, addr string, db int) error {
-	a := r.admin(addr)
-	for cursor := "0"; ; {
-		var names []string
-		if err := r.patiently(ctx, func() error {
-			if !r.cluster() || r.manyDBs {
-				if _, err := a.Do(ctx, "SELECT", itoa(db)); err != nil {
-					return err
-				}
-			}
-			reply, err := a.Do(ctx, "SCAN", cursor, "COUNT", "2000")
-			if err != nil {
-				return err
-			}
-			if len(reply.Elems) != 2 {
-				return errors.New("SCAN: the answer has no cursor")
-			}
-			names = names[:0]
-			for _, e := range reply.Elems[1].Elems {
-				names = append(names, e.Text)
-			}
-			var ask []byte
-			for _, name := range names {
-				ask = appendCommand(ask, "PEXPIRETIME", name)
-			}
-			times, err := r.numbers(ctx, addr, ask, len(names))
-			if err != nil {
-				return err
-			}
-			var set []byte
-			count := 0
-			for i, at := range times {
-				if at > parkBy && at <= 2*parkBy {
-					set = appendCommand(set, "PEXPIREAT", names[i], itoa(at-parkBy))
-					count++
-				}
-			}
-			if _, err = r.numbers(ctx, addr, set, count); err != nil {
-				return err
-			}
-			cursor = reply.Elems[0].Text
-			return nil
-		}); err != nil {
-			return err
-		}
-		if cursor == "0" {
-			return nil
-		}
-	}
-}
-
-// numbers sends commands at once and returns the numbers that they answer.
-func (r *run) numbers(ctx context.Context, addr string, commands []byte, n int) ([]int64, error) {
-	out := make([]int64, 0, n)
-	if n == 0 {
-		return nil, nil
-	}
-	err := r.admin(addr).Exchange(ctx, r.cfg.Stall, commands, func(in *resp.Reader) error {
-		for range n {
-			reply, err := in.ReadReply()
-			if err != nil {
-				return err
-			}
-			out = append(out, reply.Int)
-		}
-		return nil
-	})
-	return out, err
 }

@@ -83,9 +83,17 @@ func loaderFor(t testing.TB, opts *redis.Options, change func(*command.Config)) 
 	return l
 }
 
-// appended returns the files of a server's append-only directory in the order of its manifest.
+// appended returns the files of a server's append-only directory in the order of its manifest. While a disk is busy, a server waits for seconds before it writes.
 func appended(t testing.TB, s *testserver.Server) (files [][]byte) {
 	t.Helper()
+	c := s.Client(t)
+	testserver.Eventually(t, 60*time.Second, "all commands are in the file", func() error {
+		info, err := c.Info(t.Context(), "persistence").Result()
+		if err == nil && !strings.Contains(info, "aof_buffer_length:0\r\n") {
+			err = errors.New("some are in the server's buffer")
+		}
+		return err
+	})
 	dir := filepath.Join(s.Dir, "appendonlydir")
 	manifest, err := os.ReadFile(filepath.Join(dir, "appendonly.aof.manifest"))
 	if err != nil {

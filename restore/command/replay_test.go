@@ -153,36 +153,6 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// TestExpiryThatWasPutOff: a key that was to expire long since, and was given longer to live by a command, is there; one that wasn't is not.
-func TestExpiryThatWasPutOff(t *testing.T) {
-	past := time.Now().Add(-time.Hour).UnixMilli()
-	soon := time.Now().Add(time.Hour).UnixMilli()
-	file := commandsPart(words("SELECT 0"),
-		words(fmt.Sprintf("SET kept a PXAT %d", past)), words("PERSIST kept"),
-		words(fmt.Sprintf("SET longer a PXAT %d", past)), words(fmt.Sprintf("PEXPIREAT longer %d", soon)),
-		words(fmt.Sprintf("SET gone a PXAT %d", past)),
-		words(fmt.Sprintf("SET seconds a EXAT %d", past/1000)), words(fmt.Sprintf("EXPIREAT seconds %d", soon/1000)),
-		words("RPUSH list a"), words(fmt.Sprintf("EXPIREAT list %d", past/1000)),
-		words(fmt.Sprintf("SET later a PXAT %d", 4102444800000)), words("GETEX seconds PERSIST"), words(fmt.Sprintf("GETEX seconds PXAT %d", soon)))
-	stream := flow(t, fmt.Sprintf("+kept a %d", past), fmt.Sprintf("+longer a %d", past), fmt.Sprintf("+gone a %d", past), "PERSIST kept", fmt.Sprintf("PEXPIREAT longer %d", soon),
-		fmt.Sprintf("SET seconds a PXAT %d", soon), "SET later a PXAT 4102444800000")
-	for _, data := range [][]byte{file, stream} {
-		b := keep(t, data)
-		for _, version := range testserver.All() {
-			target := testserver.Start(t, version)
-			c := target.Client(t)
-			if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), nil); err != nil {
-				t.Fatal(err)
-			}
-			for key, want := range map[string]int64{"kept": -1, "longer": soon, "gone": -2, "seconds": soon, "list": -2, "later": 4102444800000} {
-				if got, err := c.Do(t.Context(), "PEXPIRETIME", key).Int64(); got != want || err != nil {
-					t.Errorf("%s: %s expires at %d, want %d (%v)", version, key, got, want, err)
-				}
-			}
-		}
-	}
-}
-
 // TestSelectedCommands restores a part of an append-only file under other names.
 func TestSelectedCommands(t *testing.T) {
 	file := commandsPart(words("SELECT 1"), words("MSET a:1 x b:1 y a:2 z"), words("RENAME a:1 b:2"), words("SADD a:t m"), words("SMOVE a:t b:t m"), words("RPUSH a:l 1 2"),

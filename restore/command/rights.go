@@ -17,6 +17,7 @@ import (
 func (x *examiner) rights(ctx context.Context) error {
 	name := x.probe()
 	other := x.probe()
+	puts := x.t.putsOff(x.need.Backup)
 	tries := []struct {
 		needed bool
 		rule   string
@@ -31,6 +32,10 @@ func (x *examiner) rights(ctx context.Context) error {
 		{true, "+rename", []string{"RENAME", name, other}},
 		{true, "+renamenx", []string{"RENAMENX", name, other}},
 		{true, "+scan", []string{"SCAN", "0", "MATCH", name, "COUNT", "1"}},
+		{puts, "+pexpiretime", []string{"PEXPIRETIME", name}},
+		{puts && x.t.caps.hpexpireat, "+hpexpireat", []string{"HPEXPIREAT", name, "1", "FIELDS", "1", "f"}},
+		{puts && x.t.caps.hpexpireat, "+hpexpiretime", []string{"HPEXPIRETIME", name, "FIELDS", "1", "f"}},
+		{puts && x.t.caps.hpexpireat, "+hscan", []string{"HSCAN", name, "0", "NOVALUES"}},
 		{x.need.Conflict() == restore.Replace, "+flushall", []string{"FLUSHALL", "amber", "amber"}},
 		{x.need.Conflict() == restore.Replace && x.t.libraries > 0, "+function|flush", []string{"FUNCTION", "FLUSH", "amber"}},
 		{x.need.Conflict() == restore.Replace, "+multi", []string{"MULTI"}},

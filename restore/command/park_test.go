@@ -1,0 +1,219 @@
+package command_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amberkv/amber/internal/testserver"
+	"github.com/amberkv/amber/restore"
+	"github.com/redis/go-redis/v9"
+)
+
+// TestExpiryThatWasPutOff: a key that was to expire long since, and was given longer to live by a command, is there; one that wasn't is not.
+func TestExpiryThatWasPutOff(t *testing.T) {
+	past := time.Now().Add(-time.Hour).UnixMilli()
+	soon := time.Now().Add(time.Hour).UnixMilli()
+	file := commandsPart(words("SELECT 0"),
+		words(fmt.Sprintf("SET kept a PXAT %d", past)), words("PERSIST kept"),
+		words(fmt.Sprintf("SET longer a PXAT %d", past)), words(fmt.Sprintf("PEXPIREAT longer %d", soon)),
+		words(fmt.Sprintf("SET gone a PXAT %d", past)),
+		words(fmt.Sprintf("SET seconds a EXAT %d", past/1000)), words(fmt.Sprintf("EXPIREAT seconds %d", soon/1000)),
+		words("RPUSH list a"), words(fmt.Sprintf("EXPIREAT list %d", past/1000)),
+		words(fmt.Sprintf("SET later a PXAT %d", 4102444800000)), words("GETEX seconds PERSIST"), words(fmt.Sprintf("GETEX seconds PXAT %d", soon)))
+	stream := flow(t, fmt.Sprintf("+kept a %d", past), fmt.Sprintf("+longer a %d", past), fmt.Sprintf("+gone a %d", past), "PERSIST kept", fmt.Sprintf("PEXPIREAT longer %d", soon),
+		fmt.Sprintf("SET seconds a PXAT %d", soon), "SET later a PXAT 4102444800000")
+	for _, data := range [][]byte{file, stream} {
+		b := keep(t, data)
+		for i, version := range testserver.All() {
+			target := testserver.Start(t, version)
+			c := target.Client(t)
+			opts := target.Options()
+			if i%2 == 1 { // plain commands do, too
+				target.AddUser(t, "restorer", "CANARY-7", "~*", "&*", "+@all", "-restore")
+				opts.Username, opts.Password = "restorer", "CANARY-7"
+			}
+			if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), nil); err != nil {
+				t.Fatal(err)
+			}
+			for key, want := range map[string]int64{"kept": -1, "longer": soon, "gone": -2, "seconds": soon, "list": -2, "later": 4102444800000} {
+				if got, err := c.Do(t.Context(), "PEXPIRETIME", key).Int64(); got != want || err != nil {
+					t.Errorf("%s: %s expires at %d, want %d (%v)", version, key, got, want, err)
+				}
+			}
+		}
+	}
+}
+
+// TestFieldExpiryThatWasPutOff: fields of hashes that were to expire long since, in the base of an append-only file or by its commands, and were given
+// longer to live by a later command, are there, and those that weren't are not. Some of the hashes are small, others have thousands of fields.
+func TestFieldExpiryThatWasPutOff(t *testing.T) {
+	t.Parallel()
+	for i, version := range []string{"redis-8.0", "valkey-9.1"} {
+		for ttl := time.Second; ; ttl *= 2 {
+			files, due, want := prolonged(t, version, ttl)
+			if files == nil {
+				if ttl > time.Minute {
+					t.Fatalf("%s: the commands take longer than %v", version, ttl)
+				}
+				continue // the fields were gone before they were given longer to live
+			}
+			testserver.Eventually(t, 2*ttl+time.Second, "the first expiry has passed", func() error {
+				if time.Now().Before(due) {
+					return fmt.Errorf("it is at %v", due)
+				}
+				return nil
+			})
+			b := keep(t, files...)
+			for _, to := range []string{version, []string{"valkey-9.1", "redis-8.0"}[i]} {
+				target := testserver.Start(t, to)
+				rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, target.Options(), nil), nil)
+				if err != nil {
+					t.Fatalf("%s into %s: %v", version, to, err)
+				}
+				if len(rep.Losses) > 0 {
+					t.Errorf("%s into %s: it loses %+v", version, to, rep.Losses)
+				}
+				c := target.Client(t)
+				got := hashes(t, c)
+				if !maps.EqualFunc(got, want, maps.Equal[map[string]string, map[string]string]) {
+					for name := range want {
+						if !maps.Equal(got[name], want[name]) {
+							t.Errorf("%s into %s: hash %s has %d fields, want %d: %.300v; want %.300v", version, to, name, len(got[name]), len(want[name]), got[name], want[name])
+						}
+					}
+					t.Errorf("%s into %s: it has the hashes %v, want %v", version, to, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+				}
+			}
+			break
+		}
+	}
+}
+
+// prolonged returns an append-only directory in which fields that expire after ttl are given longer to live, the time at which they would have expired, and the
+// hashes as they are once that has passed. It returns nil if the server took longer.
+func prolonged(t *testing.T, version string, ttl time.Duration) (files [][]byte, due time.Time, want map[string]map[string]string) {
+	t.Helper()
+	s := testserver.Start(t, version, "--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
+	c := s.Client(t)
+	do := func(line string, more ...any) {
+		t.Helper()
+		if err := c.Do(t.Context(), append(words(line), more...)...).Err(); err != nil && time.Now().Before(due) {
+			t.Fatal(line, err)
+		}
+	}
+	var many, pairs []any
+	for n := range 3000 {
+		many = append(many, fmt.Sprint("f", n))
+		pairs = append(pairs, fmt.Sprint("f", n), n)
+	}
+	due = time.Now().Add(ttl)
+	at, later, never := due.UnixMilli(), due.Add(time.Hour).UnixMilli(), int64(4102444800000)
+	do("HSET small kept a longer b counter 41 gone d stays e")
+	do(fmt.Sprintf("HPEXPIREAT small %d FIELDS 4 kept longer counter gone", at))
+	do("HSET moved kept a gone b")
+	do(fmt.Sprintf("HPEXPIREAT moved %d FIELDS 2 kept gone", at))
+	do("HSET vanishes a b")
+	do(fmt.Sprintf("HPEXPIREAT vanishes %d FIELDS 1 a", at))
+	do("HSET lasting a b")
+	do(fmt.Sprintf("HPEXPIREAT lasting %d FIELDS 1 a", never))
+	do("HSET large", pairs...)
+	do(fmt.Sprintf("HPEXPIREAT large %d FIELDS 3000", at), many...)
+	rewrite(t, c)
+	do("HPERSIST small FIELDS 1 kept")
+	do(fmt.Sprintf("HPEXPIREAT small %d GT FIELDS 1 longer", later))
+	do("HINCRBY small counter 1")
+	do("HPERSIST small FIELDS 1 counter")
+	do("HPERSIST moved FIELDS 1 kept")
+	do("RENAME moved {elsewhere}")
+	do(fmt.Sprintf("HPEXPIREAT lasting %d LT FIELDS 1 a", later))
+	do("HPERSIST large FIELDS 1000", many[:1000]...)
+	do(fmt.Sprintf("HPEXPIREAT large %d FIELDS 1000", later/1000*1000), many[1000:2000]...)
+	do("HSET after x y z w")
+	do(fmt.Sprintf("HEXPIREAT after %d FIELDS 2 x z", at/1000+1)) // in whole seconds
+	do("HPERSIST after FIELDS 1 x")
+	if time.Now().After(due) {
+		return nil, due, nil
+	}
+	do("SET end 1")
+	files = appended(t, s)
+	due = due.Add(time.Second)
+	want = map[string]map[string]string{
+		"small":       {"kept": "a -1", "longer": fmt.Sprint("b ", later), "counter": "42 -1", "stays": "e -1"},
+		"{elsewhere}": {"kept": "a -1"},
+		"lasting":     {"a": fmt.Sprint("b ", later)},
+		"large":       {},
+		"after":       {"x": "y -1"},
+	}
+	for n := range 2000 {
+		expires := int64(-1)
+		if n >= 1000 {
+			expires = later / 1000 * 1000
+		}
+		want["large"][fmt.Sprint("f", n)] = fmt.Sprint(n, " ", expires)
+	}
+	return files, due, want
+}
+
+// hashes returns all hashes of a server, with the value of each field and when it expires.
+func hashes(t *testing.T, c *redis.Client) map[string]map[string]string {
+	t.Helper()
+	out := map[string]map[string]string{}
+	names, err := c.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if c.Type(t.Context(), name).Val() != "hash" {
+			continue
+		}
+		values, err := c.HGetAll(t.Context(), name).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = map[string]string{}
+		for field, value := range values {
+			at, err := c.HPExpireTime(t.Context(), name, field).Result()
+			if err != nil || len(at) != 1 {
+				t.Fatal(at, err)
+			}
+			out[name][field] = fmt.Sprint(value, " ", at[0])
+		}
+	}
+	return out
+}
+
+// TestPuttingOff: who may not use what it takes to bring expiries back is told before anything is written; a field that is to expire after 3084 expires
+// then, which is reported.
+func TestPuttingOff(t *testing.T) {
+	t.Parallel()
+	s := testserver.Start(t, "redis-8.0")
+	c := s.Client(t)
+	b := keep(t, commandsPart(words("SELECT 0"), words("HSET h a 1 b 2"), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 a", 1<<45+5)), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 b", 1<<45-1))))
+	for _, rule := range []string{"pexpiretime", "hpexpiretime", "hpexpireat", "hscan"} {
+		s.AddUser(t, "restorer", "CANARY-7", "~*", "&*", "+@all", "-"+rule)
+		opts := s.Options()
+		opts.Username, opts.Password = "restorer", "CANARY-7"
+		if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), nil); !errors.Is(err, restore.ErrRefused) || !strings.Contains(err.Error(), "+"+rule) {
+			t.Errorf("without the right to %s: %v", rule, err)
+		}
+		if got := testserver.Snapshot(t, c); len(got) > 0 {
+			t.Errorf("without the right to %s the target was touched: %v", rule, got)
+		}
+	}
+	rep, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, s.Options(), nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Losses) != 1 || rep.Losses[0].Name != "field-expiry" || rep.Losses[0].Count != 1 || !slices.Equal(rep.Losses[0].Keys, []string{"0/h"}) {
+		t.Errorf("the losses are %+v", rep.Losses)
+	}
+	last := fmt.Sprint(1<<45 - 1)
+	if got, want := hashes(t, c)["h"], map[string]string{"a": "1 " + last, "b": "2 " + last}; !maps.Equal(got, want) {
+		t.Errorf("it holds %v, want %v", got, want)
+	}
+}
