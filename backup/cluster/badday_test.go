@@ -207,7 +207,7 @@ func TestFailover(t *testing.T) {
 			}
 		}
 		_, err = h.run(t, of(t, nodes[0].Options(), replica.PreferExact, d.with(func(c *cluster.Config) { c.FailoverWait = 2 * time.Second })))
-		refused(t, "a shard that is lost", err, backup.ErrTransient, "slots 5461-10921 have no primary that answers for 2s", "the server closed the connection")
+		refused(t, "a shard that is lost", err, backup.ErrTransient, "slots 5461-10921 have no primary that answers for 2s", "the server closed the connection", "connection refused")
 		if took := time.Since(begin); took > 40*time.Second {
 			t.Errorf("it took %v", took)
 		}

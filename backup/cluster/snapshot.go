@@ -106,8 +106,12 @@ func (sn *snapshot) find(ctx context.Context, sh *shard) (*redis.Options, error)
 	}
 	wait, cancel := context.WithTimeout(ctx, sn.s.cfg.FailoverWait)
 	defer cancel()
+	var last error // why there was none, before time was up
 	for {
 		m, why, err := sn.primary(wait, sh)
+		if last == nil || wait.Err() == nil {
+			last = cmp.Or(why, err)
+		}
 		switch {
 		case err != nil && wait.Err() == nil:
 			return nil, err
@@ -121,7 +125,7 @@ func (sn *snapshot) find(ctx context.Context, sh *shard) (*redis.Options, error)
 			if ctx.Err() != nil {
 				return nil, &backup.SourceError{Addr: sn.addr, Step: "wait for a primary", Err: context.Cause(ctx)}
 			}
-			err := link.As(backup.ErrTransient, fmt.Errorf("%s have no primary that answers for %v: %w", name(sh.layout.slots), sn.s.cfg.FailoverWait, why))
+			err := link.As(backup.ErrTransient, fmt.Errorf("%s have no primary that answers for %v: %w", name(sh.layout.slots), sn.s.cfg.FailoverWait, last))
 			return nil, &backup.SourceError{Addr: sn.addr, Step: "wait for a primary", Err: err, Hint: "bring the node back, or promote a replica of it"}
 		}
 	}
