@@ -337,3 +337,33 @@ func TestSetFails(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaseOnASlowDisk: giving a policy's lease back takes seconds. Whoever waits for Set waits for that, so that the lease isn't in the way of others until it
+// ends by itself; if he goes, it is left to end.
+func TestLeaseOnASlowDisk(t *testing.T) {
+	for _, goes := range []bool{false, true} {
+		in(t, func(t *testing.T, w *world) {
+			n := w.node("a", nil)
+			n.set(hourly("p"))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			n.hook = func(call string, _ int) fault {
+				if call == "Release" {
+					if goes {
+						cancel()
+					}
+					time.Sleep(3 * time.Second)
+				}
+				return faultNone
+			}
+			p := hourly("p")
+			p.When.Cron = "1 * * * *"
+			if _, err := n.s.Set(ctx, p); err != nil {
+				t.Errorf("the caller goes: %v; Set: %v", goes, err)
+			}
+			if _, err := w.Acquire(t.Context(), leaseName("p"), time.Minute); errors.Is(err, catalog.ErrHeld) != goes {
+				t.Errorf("the caller goes: %v; the lease after it: %v", goes, err)
+			}
+		})
+	}
+}
