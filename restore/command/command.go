@@ -29,8 +29,8 @@
 // are executed command by command, since nobody reads a target before it is done. In a cluster, DEL, UNLINK and MSET of several slots are split; any other command whose keys are in
 // several slots ends the restore, and so does a slot that moves meanwhile.
 //
-// Expiries of keys that have passed, or will within a day, and those of all fields of hashes, are put off while commands are executed, for a later command may have given the
-// key or the field longer to live, and are brought back in the end. That takes PEXPIRETIME (Redis 7.0), and HPEXPIRETIME for fields; in a Dragonfly none are put off.
+// Expiries of keys, and of fields of hashes, are put off while commands are executed, for a later command may have given the key or the field longer to live, and are
+// brought back in the end. That takes PEXPIRETIME (Redis 7.0), and HPEXPIRETIME for fields; in a Dragonfly none are put off.
 // A field that is to expire after 12 December 3084 expires on that day, which counts as a loss.
 //
 // Commands can't be executed twice. A connection that breaks is opened again only if all that had no answer comes to the same when it is executed once more, such as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/amberkv/amber/internal/cmdtable"
@@ -13,22 +14,19 @@ import (
 )
 
 // A key that was to expire, or a field of a hash, may have been given longer to live by a later command. When that is executed it has to be there, though
-// its first expiry has passed long since. So expiries that have passed, or soon will have, are put off while commands are executed, and brought back in
-// the end. Of fields all are: a command may compare the time that it gives with the one that is there, and of them that stays in the file.
+// its first expiry has passed long since. And a command may compare the expiry that it gives with the one that is there (GT, LT), which servers write down
+// as it was said. So all expiries are put off by the same time while commands are executed, and brought back in the end.
 
-// parkBy is what is added to expiries that have passed, or soon will have: see park. In milliseconds, and beyond what anybody means.
+// parkBy is what is added to the expiries of keys, in milliseconds: more than anybody means.
 const parkBy = 1 << 52
 
-// parkAhead is how far ahead expiries count as soon, in milliseconds: longer than commands take to be executed.
-const parkAhead = 24 * 60 * 60 * 1000
-
-// parked returns the time at which something expires while commands are executed, of that at which it is to.
+// parked returns the time at which a key expires while commands are executed, of that at which it is to.
 func (r *run) parked(at int64) int64 {
-	if !r.parks || at > r.tally.start.UnixMilli()+parkAhead {
+	if !r.parks {
 		return at
 	}
 	r.anyParked.Store(true)
-	return parkBy + max(at, 1)
+	return parkBy + min(max(at, 1), math.MaxInt64-parkBy)
 }
 
 // park puts off the expiry that a command gives its key, or fields of it.
@@ -41,7 +39,7 @@ func (r *run) park(known *cmdtable.Command, db int, args [][]byte) {
 		return
 	}
 	n, err := strconv.ParseInt(string(args[t.Arg]), 10, 64)
-	if err != nil || n > parkBy/t.Unit {
+	if err != nil || n <= 0 || n > math.MaxInt64/t.Unit {
 		return
 	}
 	n *= t.Unit
@@ -53,9 +51,6 @@ func (r *run) park(known *cmdtable.Command, db int, args [][]byte) {
 		}
 	} else {
 		at = r.parked(n)
-	}
-	if at == n {
-		return
 	}
 	args[t.Arg] = strconv.AppendInt(nil, at, 10)
 	if t.Unit == 1000 { // seconds: the same in milliseconds
@@ -76,11 +71,8 @@ const parkFieldBy = (latestFieldExpiry + 1) / 2
 // parkedField returns the time at which a field expires while commands are executed, of that at which it is to. If it is not exact, what will be brought back is
 // the latest time that can be put off, on 12 December 3084.
 func (r *run) parkedField(at int64) (parked int64, exact bool) {
-	if at <= 0 {
-		return at, true // which the target refuses, as the source did
-	}
 	r.anyFieldParked.Store(true)
-	return parkFieldBy + min(at, parkFieldBy-1), at < parkFieldBy
+	return parkFieldBy + min(max(at, 1), parkFieldBy-1), at < parkFieldBy
 }
 
 // unpark gives the keys and fields their expiry back that was put off. Those whose time has passed go.
@@ -152,7 +144,7 @@ func (r *run) unparkKeys(ctx context.Context, addr string, names []string) error
 		return err
 	}
 	for i, at := range times {
-		if at.Int > parkBy && at.Int <= 2*parkBy {
+		if at.Int > parkBy {
 			set.add("PEXPIREAT", names[i], itoa(at.Int-parkBy))
 		}
 	}

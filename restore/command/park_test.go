@@ -14,7 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// TestExpiryThatWasPutOff: a key that was to expire long since, and was given longer to live by a command, is there; one that wasn't is not.
+// TestExpiryThatWasPutOff: a key that was to expire long since, and was given longer to live by a command, is there; one that wasn't is not. Commands that
+// compare the expiry that they give with the one that is there find the one of then.
 func TestExpiryThatWasPutOff(t *testing.T) {
 	past := time.Now().Add(-time.Hour).UnixMilli()
 	soon := time.Now().Add(time.Hour).UnixMilli()
@@ -23,10 +24,13 @@ func TestExpiryThatWasPutOff(t *testing.T) {
 		words(fmt.Sprintf("SET longer a PXAT %d", past)), words(fmt.Sprintf("PEXPIREAT longer %d", soon)),
 		words(fmt.Sprintf("SET gone a PXAT %d", past)),
 		words(fmt.Sprintf("SET seconds a EXAT %d", past/1000)), words(fmt.Sprintf("EXPIREAT seconds %d", soon/1000)),
+		words(fmt.Sprintf("SET greater a PXAT %d", soon)), words("PEXPIREAT greater 4102444800000 GT"),
+		words("SET less a PXAT 4102444800000"), words(fmt.Sprintf("EXPIREAT less %d LT", soon/1000)), words(fmt.Sprintf("PEXPIREAT less %d LT", soon)),
 		words("RPUSH list a"), words(fmt.Sprintf("EXPIREAT list %d", past/1000)),
 		words(fmt.Sprintf("SET later a PXAT %d", 4102444800000)), words("GETEX seconds PERSIST"), words(fmt.Sprintf("GETEX seconds PXAT %d", soon)))
 	stream := flow(t, fmt.Sprintf("+kept a %d", past), fmt.Sprintf("+longer a %d", past), fmt.Sprintf("+gone a %d", past), "PERSIST kept", fmt.Sprintf("PEXPIREAT longer %d", soon),
-		fmt.Sprintf("SET seconds a PXAT %d", soon), "SET later a PXAT 4102444800000")
+		fmt.Sprintf("SET seconds a PXAT %d", soon), "SET later a PXAT 4102444800000", fmt.Sprintf("SET greater a PXAT %d", soon), "PEXPIREAT greater 4102444800000 GT",
+		"SET less a PXAT 4102444800000", fmt.Sprintf("PEXPIREAT less %d LT", soon/1000*1000))
 	for _, data := range [][]byte{file, stream} {
 		b := keep(t, data)
 		for i, version := range testserver.All() {
@@ -40,7 +44,7 @@ func TestExpiryThatWasPutOff(t *testing.T) {
 			if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), nil); err != nil {
 				t.Fatal(err)
 			}
-			for key, want := range map[string]int64{"kept": -1, "longer": soon, "gone": -2, "seconds": soon, "list": -2, "later": 4102444800000} {
+			for key, want := range map[string]int64{"kept": -1, "longer": soon, "gone": -2, "seconds": soon, "list": -2, "later": 4102444800000, "greater": 4102444800000, "less": soon / 1000 * 1000} {
 				if got, err := c.Do(t.Context(), "PEXPIRETIME", key).Int64(); got != want || err != nil {
 					t.Errorf("%s: %s expires at %d, want %d (%v)", version, key, got, want, err)
 				}
