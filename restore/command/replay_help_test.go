@@ -151,6 +151,14 @@ func (w *workload) with(kind, key string) string {
 	return w.key(kind)
 }
 
+// mortal returns a key that may get an expiry; half of them are of those that are not written often.
+func (w *workload) mortal() string {
+	return w.key([]string{"s", "l", "h", "z", "e", "e", "e", "e"}[w.r.IntN(8)])
+}
+
+// when returns the condition on which something gets its expiry, or none.
+func (w *workload) when() string { return []string{"", "NX", "XX", "GT", "LT"}[w.r.IntN(5)] }
+
 func (w *workload) word() string { return fmt.Sprintf("w%d", w.r.IntN(40)) }
 
 // next returns a command, of which servers refuse a few.
@@ -208,11 +216,15 @@ func (w *workload) next() []any {
 	case 25:
 		return []any{"XREADGROUP", "GROUP", "g", "c", "COUNT", 2, "STREAMS", w.key("x"), ">"}
 	case 26:
-		return []any{"PEXPIRE", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)]), 1 + r.IntN(300)}
+		return []any{"PEXPIRE", w.mortal(), 1 + r.IntN(300)}
 	case 27:
-		return []any{"PEXPIREAT", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)]), at(48 * time.Hour)}
+		c := []any{"PEXPIREAT", w.mortal(), at(time.Duration(1+r.IntN(72)) * time.Hour)}
+		if when := w.when(); when != "" {
+			c = append(c, when)
+		}
+		return c
 	case 28:
-		return []any{"PERSIST", w.key([]string{"s", "l", "h", "z"}[r.IntN(4)])}
+		return []any{"PERSIST", w.mortal()}
 	case 29:
 		k := w.key("s")
 		return []any{"RENAME", k, w.with("s", k)}
@@ -257,11 +269,14 @@ func (w *workload) next() []any {
 		return []any{"LTRIM", w.key("l"), 0, 20}
 	case 45:
 		if w.fields {
-			return []any{"HPEXPIRE", w.key("h"), 100_000_000 + r.IntN(1000), "FIELDS", 1, w.word()}
+			c := []any{"HPEXPIRE", w.key("he"), []int{1 + r.IntN(300), 1_000_000 + r.IntN(200_000_000)}[r.IntN(2)]}
+			if when := w.when(); when != "" {
+				c = append(c, when)
+			}
+			return append(c, "FIELDS", 3, w.word(), w.word(), w.word())
 		}
 	case 46:
-		k := w.key("s")
-		return []any{"SET", k, w.word(), "KEEPTTL"}
+		return []any{"SET", w.key([]string{"s", "e"}[r.IntN(2)]), w.word(), "KEEPTTL"}
 	case 47:
 		return []any{"INCRBYFLOAT", w.key("f2"), r.Float64()}
 	case 48:
@@ -270,6 +285,13 @@ func (w *workload) next() []any {
 		}
 		if w.dbs > 2 && r.IntN(20) == 0 {
 			return []any{"SWAPDB", 0, 1 + r.IntN(w.dbs-1)}
+		}
+	case 49:
+		if w.fields {
+			if r.IntN(4) > 0 {
+				return []any{"HINCRBY", w.key("he"), w.word(), 1}
+			}
+			return []any{"HPERSIST", w.key("he"), "FIELDS", 2, w.word(), w.word()}
 		}
 	}
 	return []any{"SET", w.key("s"), strings.Repeat("long ", r.IntN(3000)), "PX", 100_000_000 + r.IntN(1_000_000)}
