@@ -208,9 +208,18 @@ func hashes(t *testing.T, c *redis.Client) map[string]map[string]string {
 // then, which is reported.
 func TestPuttingOff(t *testing.T) {
 	t.Parallel()
+	// Where fields don't expire, too.
+	old := testserver.Start(t, "redis-7.0")
+	old.AddUser(t, "restorer", "CANARY-7", "~*", "&*", "+@all", "-pexpireat")
+	opts := old.Options()
+	opts.Username, opts.Password = "restorer", "CANARY-7"
+	b := keep(t, commandsPart(words("SELECT 0"), words("SET a 1")))
+	if _, err := b.restorer.Restore(t.Context(), b.backup.ID, loaderFor(t, opts, nil), nil); !errors.Is(err, restore.ErrRefused) || !strings.Contains(err.Error(), "+pexpireat") {
+		t.Errorf("without the right to pexpireat: %v", err)
+	}
 	s := testserver.Start(t, "redis-8.0")
 	c := s.Client(t)
-	b := keep(t, commandsPart(words("SELECT 0"), words("HSET h a 1 b 2"), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 a", 1<<45+5)), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 b", 1<<45-1)),
+	b = keep(t, commandsPart(words("SELECT 0"), words("HSET h a 1 b 2"), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 a", 1<<45+5)), words(fmt.Sprintf("HPEXPIREAT h %d FIELDS 1 b", 1<<45-1)),
 		words("HSET seconds a 1 b 2"), words("HEXPIREAT seconds 1 FIELDS 2 a b"), words("HPERSIST seconds FIELDS 1 a"),
 		words("SET gone old"), words("PEXPIREAT gone -5"), words("SETNX gone new")))
 	for _, rule := range []string{"pexpiretime", "hpexpiretime", "hpexpireat", "hscan", "pexpireat", "scan", "renamenx"} {
