@@ -26,19 +26,16 @@ func (r *run) finish(ctx context.Context, report *restore.Report) error {
 	if err := r.putBack(ctx); err != nil {
 		report.Warnings = append(report.Warnings, err.Error())
 	}
+	if err := r.unpark(ctx); err != nil {
+		return err
+	}
 	if r.commanded.Load() {
-		if err := r.unpark(ctx); err != nil {
-			return err
-		}
 		got, _, err := r.census(ctx)
 		if err != nil {
 			return err
 		}
 		report.Warnings = append(report.Warnings, fmt.Sprintf("the target holds %d keys: how many there have to be after %d commands isn't known", got.Total(), report.Commands))
 	} else if !r.opts.Conflict.Merges() {
-		if err := r.unpark(ctx); err != nil {
-			return err
-		}
 		got, err := r.count(ctx)
 		if err != nil {
 			return err

@@ -90,9 +90,9 @@ var required = []string{"SET", "GET", "DEL"}
 
 func (v *verdict) rights() {
 	t := v.t
-	puts := t.putsOff(v.need.Backup)
-	pieces := len(t.byCommands) > 0 || !t.can.restore || puts && t.caps.hpexpireat
 	conflict := v.need.Conflict()
+	puts := t.putsOff(v.need.Backup, conflict)
+	pieces := len(t.byCommands) > 0 || !t.can.restore || puts && t.caps.hpexpireat
 	var missing, rules []string
 	for _, d := range t.denied {
 		needed := slices.Contains(required, d.command)

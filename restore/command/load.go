@@ -103,7 +103,7 @@ func (l *Loader) Load(ctx context.Context, src restore.Source, opts *restore.Opt
 	if t.cluster {
 		r.tagger = &tagger{}
 	}
-	r.parks = t.putsOff(r.backup) && (t.can.absTTL || !t.can.restore)
+	r.parks = t.putsOff(r.backup, opts.Conflict) && (t.can.absTTL || !t.can.restore)
 	r.parksFields = r.parks && t.caps.hpexpireat
 	r.tally.start = clock.System()
 	defer r.closeAdmins()

@@ -417,9 +417,9 @@ func mayReplay(b *catalog.Backup) bool {
 	return b.Commands > 0 || once(b) && b.Source.Engine == "dragonfly"
 }
 
-// putsOff tells whether expiries are put off while the commands of a backup are executed: see park.go.
-func (t *facts) putsOff(b *catalog.Backup) bool {
-	return mayReplay(b) && t.caps.pexpiretime && t.engine != "dragonfly"
+// putsOff tells whether expiries are put off while the commands of a backup are executed: see park.go. Where keys are merged none is.
+func (t *facts) putsOff(b *catalog.Backup, conflict restore.Conflict) bool {
+	return mayReplay(b) && !conflict.Merges() && t.caps.pexpiretime && t.engine != "dragonfly"
 }
 
 // latency measures how long the target takes to answer.

@@ -102,7 +102,7 @@ func (r *run) unpark(ctx context.Context) error {
 	return nil
 }
 
-// eachName calls f with the names of a node's keys in a database, some thousands at a time. A name may come again, also after an error that passes.
+// eachName calls f with the names of a node's keys in a database, some hundreds at a time. A name may come again, also after an error that passes.
 func (r *run) eachName(ctx context.Context, addr string, db int, f func(ctx context.Context, addr string, names []string) error, options ...string) error {
 	a := r.admin(addr)
 	for cursor := "0"; ; {
@@ -112,7 +112,7 @@ func (r *run) eachName(ctx context.Context, addr string, db int, f func(ctx cont
 					return err
 				}
 			}
-			reply, err := a.Do(ctx, append([]string{"SCAN", cursor, "COUNT", "2000"}, options...)...)
+			reply, err := a.Do(ctx, append([]string{"SCAN", cursor, "COUNT", itoa(scannedKeys)}, options...)...)
 			if err != nil {
 				return err
 			}
@@ -152,8 +152,12 @@ func (r *run) unparkKeys(ctx context.Context, addr string, names []string) error
 	return err
 }
 
-// scannedFields is how many fields of a hash are asked for at once, about.
-const scannedFields = 1000
+// How many names of keys, and of fields of a hash, are asked for at once, about: so few that an answer is no longer than a message may be (see package resp) where names have
+// tens of thousands of bytes.
+const (
+	scannedKeys   = 500
+	scannedFields = 100
+)
 
 // unparkFields brings the expiries of fields of hashes back.
 func (r *run) unparkFields(ctx context.Context, addr string, names []string) error {
@@ -162,7 +166,7 @@ func (r *run) unparkFields(ctx context.Context, addr string, names []string) err
 		cursors[i] = "0"
 	}
 	for len(names) > 0 {
-		// As many at once as have no more fields than one large hash, so that the answers are bounded; what is packed is told as a whole.
+		// Of large hashes some fields at once; of packed ones, which are small, all.
 		now := min(len(names), 100)
 		var scan, ask, set batch
 		for i, name := range names[:now] {

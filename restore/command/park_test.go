@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amberkv/amber/catalog"
 	"github.com/amberkv/amber/internal/testserver"
 	"github.com/amberkv/amber/restore"
 	"github.com/redis/go-redis/v9"
@@ -127,6 +128,12 @@ func prolonged(t *testing.T, version string, ttl time.Duration) (files [][]byte,
 	do(fmt.Sprintf("HPEXPIREAT lasting %d FIELDS 1 a", never))
 	do("HSET far a b")
 	do(fmt.Sprintf("HPEXPIREAT far %d FIELDS 1 a", int64(1<<45+5)))
+	var long []any // names
+	for n := range 900 {
+		long = append(long, fmt.Sprint("f", n, strings.Repeat("x", 20_000)), n)
+	}
+	do("HSET long", long...)
+	do(fmt.Sprintf("HPEXPIREAT long %d FIELDS 1", later), long[0])
 	for n := range 250 {
 		do(fmt.Sprintf("HSET one:%d a b c d", n))
 		do(fmt.Sprintf("HPEXPIREAT one:%d %d FIELDS 2 a c", n, at))
@@ -162,6 +169,10 @@ func prolonged(t *testing.T, version string, ttl time.Duration) (files [][]byte,
 		"far":         {"a": fmt.Sprint("b ", int64(1<<45-1))},
 		"large":       {},
 		"after":       {"x": "y -1"},
+	}
+	want["long"] = map[string]string{long[0].(string): fmt.Sprint("0 ", later)}
+	for n := 2; n < len(long); n += 2 {
+		want["long"][long[n].(string)] = fmt.Sprint(long[n+1], " -1")
 	}
 	for n := range 250 {
 		want[fmt.Sprint("one:", n)] = map[string]string{"a": fmt.Sprint("b ", later)}
@@ -246,5 +257,34 @@ func TestPuttingOff(t *testing.T) {
 	}
 	if got := c.Get(t.Context(), "gone").Val(); got != "new" { // what expires before 1970 is deleted at once
 		t.Errorf("a key that was created after another had gone is %q", got)
+	}
+}
+
+// TestMergedExpiry: where keys are merged with what a target holds, so that no command is executed, every key expires when it is to. Of a Dragonfly's flows that come
+// straight from there nobody knows before whether there are commands in them.
+func TestMergedExpiry(t *testing.T) {
+	t.Parallel()
+	soon := time.Now().Add(time.Hour).UnixMilli()
+	l := &live{backup: &catalog.Backup{Format: catalog.Format, ID: "20261127T221700.123Z-k7f3", Parts: []catalog.Part{{Name: "a"}},
+		Source: catalog.Source{Engine: "dragonfly", Method: "flows"}},
+		data: map[string][]byte{"a": flow(t, fmt.Sprintf("+soon a %d", soon), "+later a 4102444800000", "+stays a")}}
+	for _, conflict := range []restore.Conflict{restore.IntoEmpty, restore.Replace, restore.MergeOverwrite, restore.MergeSkip} {
+		target := testserver.Start(t, "valkey-8.1")
+		c := target.Client(t)
+		own := int64(-2)
+		if conflict.Merges() {
+			own = -1
+			if err := c.Set(t.Context(), "own", "1", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := restore.Copy(t.Context(), l, loaderFor(t, target.Options(), nil), &restore.Options{Conflict: conflict, Accept: []string{"journal"}}, restore.CopyConfig{TempDir: t.TempDir()}); err != nil {
+			t.Errorf("%q: %v", conflict, err)
+		}
+		for key, want := range map[string]int64{"soon": soon, "later": 4102444800000, "stays": -1, "own": own} {
+			if got, err := c.Do(t.Context(), "PEXPIRETIME", key).Int64(); got != want || err != nil {
+				t.Errorf("%q: %s expires at %d, want %d (%v)", conflict, key, got, want, err)
+			}
+		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 func (x *examiner) rights(ctx context.Context) error {
 	name := x.probe()
 	other := x.probe()
-	puts := x.t.putsOff(x.need.Backup)
+	puts := x.t.putsOff(x.need.Backup, x.need.Conflict())
 	tries := []struct {
 		needed bool
 		rule   string
